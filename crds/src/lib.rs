@@ -1,0 +1,1 @@
+//! The words users write: MeetingCluster, MediaNode, QualificationScope.

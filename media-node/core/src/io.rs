@@ -1,0 +1,195 @@
+//! The border of the core: everything that goes in and comes out, as plain data.
+//!
+//! The shell turns sockets, WebSockets and control calls into [`Input`], and [`Output`] back.
+//! Nothing here does I/O. Invariant: after every `handle` the shell drains `poll` until it
+//! returns [`Output::Timeout`]; time and addresses are always arguments.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use livekit_contract::grants::Claims;
+use livekit_protocol as proto;
+
+use crate::ids::{ConnectionId, RequestId, RoomKey};
+
+/// How a datagram travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// One UDP datagram.
+    Udp,
+    /// One frame of RFC 4571 on a TCP connection; the shell adds and removes the length.
+    Tcp,
+}
+
+/// What the shell tells a shard.
+pub enum Input<'a> {
+    /// The time asked for by [`Output::Timeout`] has come.
+    Timeout,
+    /// A packet from the network. `destination` is the *advertised* address of the receiving
+    /// socket, as it stands in the candidates, not the one it is bound to.
+    Datagram {
+        transport: Transport,
+        source: SocketAddr,
+        destination: SocketAddr,
+        contents: &'a [u8],
+    },
+    /// A TCP connection that carried media is gone.
+    TcpClosed { source: SocketAddr, destination: SocketAddr },
+    /// Anything that is not a packet.
+    Command(Command),
+}
+
+/// Signalling and administration. Commands of one connection arrive in order.
+#[derive(Debug)]
+pub enum Command {
+    /// Gives a room its home here; a no-op when it exists.
+    OpenRoom { room: RoomKey, options: RoomOptions },
+    /// A verified token wants in. Answered by `Signal(join)` or by `Signal(leave)` + close.
+    Join(Box<Join>),
+    /// A WebSocket of a participant that is here comes back (`reconnect=1&sid`).
+    Resume { connection: ConnectionId, room: RoomKey, participant_sid: String, claims: Box<Claims> },
+    /// One SignalRequest of a connection.
+    Signal { connection: ConnectionId, request: Box<proto::signal_request::Message> },
+    /// The WebSocket is gone. Media goes on; the participant leaves when it does not come back
+    /// within the resume window.
+    SignalClosed { connection: ConnectionId },
+    /// A RoomService call; exactly one [`Output::Admin`] with the same id answers it.
+    Admin { request: RequestId, room: RoomKey, call: AdminCall },
+    /// Sends everyone of the room home with Leave{RECONNECT} and closes it.
+    SendHome { room: RoomKey },
+}
+
+/// What a join brings with it.
+#[derive(Debug)]
+pub struct Join {
+    pub connection: ConnectionId,
+    pub room: RoomKey,
+    pub claims: Claims,
+    /// Query parameters of `/rtc` (reference: livekit-protocol.md §1).
+    pub client: ClientParams,
+}
+
+/// The query parameters of `/rtc` that shape a participant.
+#[derive(Debug, Clone, Default)]
+pub struct ClientParams {
+    pub protocol: u32,
+    pub client_protocol: i32,
+    pub sdk: String,
+    pub version: String,
+    pub os: String,
+    pub device_model: String,
+    pub browser: String,
+    pub browser_version: String,
+    pub network: String,
+    pub auto_subscribe: bool,
+    pub adaptive_stream: bool,
+    pub subscriber_allow_pause: Option<bool>,
+    pub disable_ice_lite: bool,
+    /// Participant attributes from the `attributes` parameter, already decoded.
+    pub attributes: Vec<(String, String)>,
+}
+
+/// Room settings at creation.
+#[derive(Debug, Clone)]
+pub struct RoomOptions {
+    pub empty_timeout_seconds: u32,
+    pub departure_timeout_seconds: u32,
+    pub participants_max: u32,
+    pub metadata: String,
+    pub enable_remote_unmute: bool,
+}
+
+impl Default for RoomOptions {
+    /// LiveKit's defaults (`pkg/config/config.go`): 5 min before the first join, 20 s after the last.
+    fn default() -> Self {
+        Self {
+            empty_timeout_seconds: 300,
+            departure_timeout_seconds: 20,
+            participants_max: 0,
+            metadata: String::new(),
+            enable_remote_unmute: false,
+        }
+    }
+}
+
+/// RoomService calls that concern one room (`livekit_room.proto`).
+#[derive(Debug)]
+pub enum AdminCall {
+    CreateRoom(proto::CreateRoomRequest),
+    GetRoom,
+    DeleteRoom,
+    ListParticipants,
+    GetParticipant { identity: String },
+    RemoveParticipant { identity: String },
+    MutePublishedTrack(proto::MuteRoomTrackRequest),
+    UpdateParticipant(proto::UpdateParticipantRequest),
+    UpdateSubscriptions(proto::UpdateSubscriptionsRequest),
+    SendData(proto::SendDataRequest),
+    UpdateRoomMetadata { metadata: String },
+}
+
+/// The answer to an [`AdminCall`].
+#[derive(Debug)]
+pub enum AdminReply {
+    Room(proto::Room),
+    Participants(Vec<proto::ParticipantInfo>),
+    Participant(proto::ParticipantInfo),
+    Track(proto::TrackInfo),
+    Done,
+    /// `livekit_contract::twirp` maps these to codes and statuses.
+    Refused(livekit_contract::twirp::TwirpError),
+}
+
+/// Why the core asks the shell to close a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The participant left or was removed; a Leave was sent before.
+    Left,
+    /// A newer connection took this participant over.
+    Replaced,
+    /// The client broke the protocol; the message says how.
+    ProtocolError(&'static str),
+    /// The room ended or was sent home.
+    RoomClosed,
+}
+
+/// What a shard asks of the shell.
+#[derive(Debug)]
+pub enum Output {
+    /// Send this packet. `source` is an advertised address.
+    Transmit(Transmit),
+    /// Send this SignalResponse on the connection.
+    Signal { connection: ConnectionId, response: Box<proto::signal_response::Message> },
+    /// Close the connection after what was sent before.
+    CloseSignal { connection: ConnectionId, reason: CloseReason },
+    /// Answer of [`Command::Admin`].
+    Admin { request: RequestId, reply: Box<AdminReply> },
+    /// Something happened that load reports, webhooks or metrics tell.
+    Event(Event),
+    /// Nothing more to do before this time.
+    Timeout(Instant),
+}
+
+/// One packet to send.
+#[derive(Debug)]
+pub struct Transmit {
+    pub transport: Transport,
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
+    pub contents: Vec<u8>,
+}
+
+/// Facts for the outside.
+#[derive(Debug)]
+pub enum Event {
+    RoomStarted { room: RoomKey, info: Box<proto::Room> },
+    RoomFinished { room: RoomKey, info: Box<proto::Room> },
+    ParticipantJoined { room: RoomKey, info: Box<proto::ParticipantInfo> },
+    ParticipantLeft { room: RoomKey, info: Box<proto::ParticipantInfo> },
+    TrackPublished { room: RoomKey, participant: Box<proto::ParticipantInfo>, track: Box<proto::TrackInfo> },
+    TrackUnpublished { room: RoomKey, participant: Box<proto::ParticipantInfo>, track: Box<proto::TrackInfo> },
+    /// The SRTP suite a transport ended on: `true` for AES-GCM.
+    TransportConnected { gcm: bool },
+    /// A room's own code panicked; the room was ended, the others go on.
+    RoomPanicked { room: RoomKey },
+}

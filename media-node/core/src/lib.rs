@@ -1,0 +1,1 @@
+//! Sans-IO SFU: rooms, participants, tracks, downlinks. No sockets, clock or threads.

@@ -1,0 +1,1 @@
+//! LiveKit's protocol: tokens, frames, Twirp. No I/O.

@@ -1,0 +1,1 @@
+//! The media node's shell: threads, sockets, signalling, control.

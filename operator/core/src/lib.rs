@@ -1,0 +1,1 @@
+//! Decides for the operator. Pure: no kube, tokio, clock, randomness or environment.

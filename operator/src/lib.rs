@@ -1,0 +1,1 @@
+//! Acts for the operator: fetch, plan, build, apply; placer; lease.

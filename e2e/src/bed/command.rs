@@ -202,6 +202,11 @@ fn become_inside(bed: &Bed, line: &[OsString]) -> Result<()> {
     let Some((program, arguments)) = line.split_first() else {
         return Ok(());
     };
+    if !bed.is_up() {
+        return Err(Error::NotUp {
+            state: bed.layout.state().to_owned(),
+        });
+    }
     let source = bed.enter(program).args(arguments).exec();
     Err(not_started(source, &program.to_string_lossy()))
 }

@@ -33,10 +33,9 @@ pub(super) fn open(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// Removes the cable if its other end is gone or this bed's; the kernel has mostly done so already.
+/// Removes the cable if this bed laid it; the kernel has mostly done so already.
 pub(super) fn close(layout: &Layout) {
-    let other_end_is_ours = layout.pid("outer").exists();
-    if other_end_is_ours && Path::new("/sys/class/net").join(CABLE).exists() {
+    if layout.door_file().exists() && Path::new("/sys/class/net").join(CABLE).exists() {
         let _ = run_line(&format!("ip link delete {CABLE}"));
     }
 }

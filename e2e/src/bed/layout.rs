@@ -95,6 +95,10 @@ impl Layout {
         self.state.join("complete")
     }
 
+    pub(super) fn door_file(&self) -> PathBuf {
+        self.state.join("door")
+    }
+
     pub(super) fn ready_file(&self) -> PathBuf {
         self.state.join("ready")
     }

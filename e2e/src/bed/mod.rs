@@ -251,11 +251,17 @@ impl Bed {
         command
     }
 
+    /// Whether the bed's processes run.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        Self::is_inside() || self.runs("outer")
+    }
+
     /// Whether a bed of `nodes` nodes came up here and still runs.
     fn is_complete(&self, nodes: u8) -> bool {
         let said = fs::read_to_string(self.layout.complete_file()).unwrap_or_default();
         said.trim() == nodes.to_string()
-            && process::read_pid(&self.layout.pid("outer")).is_some_and(process::is_alive)
+            && self.runs("outer")
             && !cgroup::processes(&self.layout.cgroup("")).is_empty()
             && Self::open(self.layout.clone()).is_ok_and(|up| up.tools == self.tools)
     }

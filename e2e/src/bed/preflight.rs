@@ -9,7 +9,7 @@ use crate::cache;
 use crate::process::run;
 
 /// Programs of the machine and the Debian package of each.
-const PROGRAMS: [(&str, &str); 15] = [
+const PROGRAMS: [(&str, &str); 14] = [
     ("containerd", "containerd"),
     ("runc", "runc"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
@@ -24,7 +24,6 @@ const PROGRAMS: [(&str, &str); 15] = [
     ("unshare", "util-linux"),
     ("nsenter", "util-linux"),
     ("nice", "coreutils"),
-    ("go", "golang (Go 1.26 or newer)"),
 ];
 
 /// Control plane and three nodes hold 0.5 GiB, browsers and media nodes the rest.
@@ -49,6 +48,13 @@ pub fn preflight(state: &Path) -> Result<()> {
         ));
     }
     programs()?;
+    if !is_there("go") {
+        let what = "go is not in PATH".to_owned();
+        return Err(machine(
+            what,
+            "install Go 1.26 or newer; it builds Kubernetes",
+        ));
+    }
     let memory = memory_mib();
     if memory < MEMORY_MIB_MIN {
         return Err(machine(

@@ -1,4 +1,5 @@
-//! Where built programs, images and packages are kept between runs. Decides the paths; builds nothing.
+//! Where built programs, images and packages are kept between runs. Decides the paths; builds
+//! nothing.
 //!
 //! Invariant: what lies here can be removed at any time and is made again.
 
@@ -6,7 +7,8 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-/// `$HEMICYCLE_CACHE`, by default `~/.cache/hemicycle`; outside the checkout, so that a fresh clone finds it.
+/// `$HEMICYCLE_CACHE`, by default `~/.cache/hemicycle`; outside the checkout, so that a fresh
+/// clone finds it.
 #[must_use]
 pub fn directory() -> PathBuf {
     let named = std::env::var_os("HEMICYCLE_CACHE").map(PathBuf::from);

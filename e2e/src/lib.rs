@@ -1,5 +1,5 @@
-//! What proves the product from outside: the test bed (a real Kubernetes cluster on one machine), the
-//! images, headless participants, load and measurements.
+//! What proves the product from outside: the test bed (a real Kubernetes cluster on one machine),
+//! the images, headless participants, load and measurements.
 //!
 //! Nothing of the product imports this crate.
 
@@ -7,3 +7,4 @@ pub mod bed;
 pub mod cache;
 pub mod images;
 mod process;
+pub mod verify;

@@ -1,4 +1,5 @@
-//! The parts of the control plane and how each is started. Decides their flags; nothing about nodes.
+//! The parts of the control plane and how each is started. Decides their flags; nothing about
+//! nodes.
 
 use std::ffi::OsString;
 
@@ -111,7 +112,8 @@ fn client_flags(part: Part) -> String {
     )
 }
 
-/// Aggregation goes to pod addresses, because the control plane has no kube-proxy; it has a route there.
+/// Aggregation goes to pod addresses, because the control plane has no kube-proxy; it has a route
+/// there.
 const fn api_server_flags() -> &'static str {
     "--etcd-servers http://127.0.0.1:2379 --allow-privileged \
      --advertise-address 198.18.0.1 --secure-port 6443 \

@@ -1,8 +1,9 @@
-//! The door: a cable named `hemicycle0` between the machine's network and the bed's bridge, so that a
-//! person's browser reaches media nodes at their true addresses.
+//! The door: a cable named `hemicycle0` between the machine's network and the bed's bridge, so
+//! that a person's browser reaches media nodes at their true addresses.
 //!
-//! It carries routes for 198.18.0.0/16 and 198.19.0.0/16 and nothing else; it goes with the bed. The
-//! machine's end is 198.18.0.254. Where another bed has the door already, this one does without.
+//! It carries routes for 198.18.0.0/16 and 198.19.0.0/16 and nothing else; it goes with the bed.
+//! The machine's end is 198.18.0.254. Where another bed has the door already, this one does
+//! without.
 
 use std::path::Path;
 use std::process::Command;

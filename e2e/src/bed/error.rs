@@ -1,4 +1,5 @@
-//! Everything that can go wrong in the bed, said so that a person knows what to do. Decides nothing.
+//! Everything that can go wrong in the bed, said so that a person knows what to do. Decides
+//! nothing.
 
 use std::io;
 use std::path::{Path, PathBuf};

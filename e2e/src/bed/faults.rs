@@ -7,7 +7,8 @@ use super::{Bed, Result, cgroup};
 use crate::process::{self, Wait, run_line};
 
 impl Bed {
-    /// The power of node `n` goes: every process on it dies at once, and its cgroups as in a reboot.
+    /// The power of node `n` goes: every process on it dies at once, and its cgroups as in a
+    /// reboot.
     ///
     /// # Errors
     /// If node `n` does not run.

@@ -1,5 +1,5 @@
-//! Forwards a TCP port, so that a browser finds the gateway at `localhost`, which it counts as a secure
-//! context, whichever side of the door it is on. Looks at no byte.
+//! Forwards a TCP port, so that a browser finds the gateway at `localhost`, which it counts as a
+//! secure context, whichever side of the door it is on. Looks at no byte.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,8 +11,8 @@ use super::{Error, Result};
 /// A page and its signalling want a handful; this many means that something leaks.
 const CONNECTIONS_MAX: usize = 256;
 
-/// Accepts on `listen` for as long as the process lives and connects each to one of `targets`, the next
-/// one where the first does not answer.
+/// Accepts on `listen` for as long as the process lives and connects each to one of `targets`,
+/// the next one where the first does not answer.
 ///
 /// # Errors
 /// If the port is taken.

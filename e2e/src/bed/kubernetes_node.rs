@@ -1,5 +1,5 @@
-//! One Kubernetes node: its namespaces, its cable and routes, then containerd, kubelet and kube-proxy.
-//! Decides their configuration.
+//! One Kubernetes node: its namespaces, its cable and routes, then containerd, kubelet and
+//! kube-proxy. Decides their configuration.
 //!
 //! Invariant: starting a node that runs in part starts only what is missing.
 
@@ -229,7 +229,11 @@ resolvConf: ''
 failSwapOn: false
 failCgroupV1: false
 localStorageCapacityIsolation: true
-evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%, nodefs.inodesFree: 1%}
+evictionHard:
+  memory.available: 100Mi
+  nodefs.available: 1%
+  imagefs.available: 1%
+  nodefs.inodesFree: 1%
 imageGCHighThresholdPercent: 100
 imageMaximumGCAge: 0s
 nodeStatusUpdateFrequency: 4s

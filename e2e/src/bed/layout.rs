@@ -1,8 +1,8 @@
 //! Addresses, names and file paths of the bed. Decides where everything is; starts nothing.
 //!
 //! 198.18.0.1 control plane and tests · 198.18.0.(10+N) node N · 198.19.N.0/24 pods of node N ·
-//! 198.18.240.0/20 Services, .10 of it DNS · 198.18.0.254 the machine's end of the door. All from the
-//! block set aside for test networks (RFC 2544), so that nothing real is ever meant.
+//! 198.18.240.0/20 Services, .10 of it DNS · 198.18.0.254 the machine's end of the door. All from
+//! the block set aside for test networks (RFC 2544), so that nothing real is ever meant.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -83,7 +83,9 @@ impl Layout {
         self.state.join(format!("n{n}"))
     }
 
-    pub(super) fn program(&self) -> PathBuf {
+    /// The command `testbed` that belongs to this bed.
+    #[must_use]
+    pub fn program(&self) -> PathBuf {
         self.state.join("testbed")
     }
 

@@ -1,13 +1,14 @@
-//! The test bed: a real Kubernetes cluster on one Linux machine, without a container engine and without
-//! a pulled image.
+//! The test bed: a real Kubernetes cluster on one Linux machine, without a container engine and
+//! without a pulled image.
 //!
-//! One process (`unshare`) holds a mount, PID, network, IPC and UTS namespace in which everything lives:
-//! the control plane, and every Kubernetes node again in namespaces of its own. Ending that process ends
-//! everything; only cgroups and the state directory are then left to remove. The bed never touches the
-//! machine's own network, save for one named cable (`door`) that a person's browser may use.
+//! One process (`unshare`) holds a mount, PID, network, IPC and UTS namespace in which everything
+//! lives: the control plane, and every Kubernetes node again in namespaces of its own. Ending
+//! that process ends everything; only cgroups and the state directory are then left to remove.
+//! The bed never touches the machine's own network, save for one named cable (`door`) that a
+//! person's browser may use.
 //!
-//! Invariant: whatever was killed half-way, the next `up` or `down` finds and removes it, because every
-//! process of the bed sits in a cgroup that bears the bed's name.
+//! Invariant: whatever was killed half-way, the next `up` or `down` finds and removes it, because
+//! every process of the bed sits in a cgroup that bears the bed's name.
 
 mod cgroup;
 pub mod command;
@@ -99,8 +100,9 @@ impl Bed {
         std::env::var_os(INSIDE).is_some()
     }
 
-    /// Starts the cluster with `nodes` Kubernetes nodes and returns when all are Ready; removes first
-    /// what an earlier, half-killed one left. A bed that is up with as many nodes is left as it is.
+    /// Starts the cluster with `nodes` Kubernetes nodes and returns when all are Ready; removes
+    /// first what an earlier, half-killed one left. A bed that is up with as many nodes is left
+    /// as it is.
     ///
     /// # Errors
     /// If something is missing or does not come up in time; the bed is taken down again then.
@@ -266,7 +268,8 @@ impl Bed {
             && Self::open(self.layout.clone()).is_ok_and(|up| up.tools == self.tools)
     }
 
-    /// A copy of this program beside the state, so that a rebuild does not pull it from under the bed.
+    /// A copy of this program beside the state, so that a rebuild does not pull it from under the
+    /// bed.
     fn keep_own_program(&self) -> Result<()> {
         let own = tools::own_program()?;
         let copy = self.layout.program();

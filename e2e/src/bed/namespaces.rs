@@ -1,7 +1,7 @@
 //! The namespaces of the bed and of each Kubernetes node, and what their first processes prepare.
 //!
-//! Invariant: the machine's own mounts, sysctls and interfaces are never written to; everything is done
-//! in a namespace of ours and goes with it.
+//! Invariant: the machine's own mounts, sysctls and interfaces are never written to; everything
+//! is done in a namespace of ours and goes with it.
 
 use std::ffi::OsString;
 use std::fs;
@@ -12,8 +12,8 @@ use std::process::{Command, Stdio};
 use super::{Bed, Error, Layout, Result, cgroup};
 use crate::process::{Wait, run, run_line};
 
-/// What kubelet insists on writing although it is the machine's; each node sees files instead that hold
-/// what it wants already.
+/// What kubelet insists on writing although it is the machine's; each node sees files instead
+/// that hold what it wants already.
 const SYSCTLS: [(&str, &str); 4] = [
     ("vm/overcommit_memory", "1"),
     ("vm/panic_on_oom", "0"),
@@ -44,7 +44,8 @@ impl Bed {
             .until(|| self.layout.ready_file().exists())
     }
 
-    /// Starts `line` in the background in cgroup `group`; its output goes to a log, its number to a file.
+    /// Starts `line` in the background in cgroup `group`; its output goes to a log, its number to
+    /// a file.
     pub(super) fn spawn(&self, group: &str, name: &str, line: &[OsString]) -> Result<u32> {
         let log = self.layout.log(name);
         let file = fs::OpenOptions::new().create(true).append(true).open(&log);
@@ -81,8 +82,8 @@ impl Bed {
         run_line("hostname testbed")?;
         own_sys(&self.layout)?;
         run_line("ip link set lo up")?;
-        // A fixed address: a bridge without one takes a port's, and losing that port would cut every
-        // node off for 13 s.
+        // A fixed address: a bridge without one takes a port's, and losing that port would cut
+        // every node off for 13 s.
         run_line("ip link add br0 address 02:00:00:00:00:01 type bridge forward_delay 0")?;
         run_line("ip address add 198.18.0.1/24 dev br0")?;
         run_line("ip link set br0 up")?;

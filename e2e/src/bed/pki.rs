@@ -1,7 +1,8 @@
-//! Certificate authorities, leaf certificates and kubeconfigs of one cluster, all fresh at every start.
+//! Certificate authorities, leaf certificates and kubeconfigs of one cluster, all fresh at every
+//! start.
 //!
-//! Invariant: each Kubernetes node has an identity of its own (`system:node:nN`), so that NodeRestriction
-//! and the Node authorizer hold in the bed as they do in production.
+//! Invariant: each Kubernetes node has an identity of its own (`system:node:nN`), so that
+//! NodeRestriction and the Node authorizer hold in the bed as they do in production.
 
 use std::net::IpAddr;
 
@@ -162,7 +163,8 @@ fn leaf(layout: &Layout, issuer: &Issuer, subject: &Subject<'_>) -> Result<(Stri
     Ok((pem, secret))
 }
 
-/// A leaf and the kubeconfig that uses it. All is embedded, so that the one file can be handed around.
+/// A leaf and the kubeconfig that uses it. All is embedded, so that the one file can be handed
+/// around.
 fn user(layout: &Layout, issuer: &Issuer, subject: &Subject<'_>) -> Result<()> {
     let (pem, secret) = leaf(layout, issuer, subject)?;
     let [ca, pem, secret] = [issuer.pem(), pem, secret].map(|text| BASE64_STANDARD.encode(text));

@@ -1,4 +1,5 @@
-//! Whether this machine can carry a bed: looked at before anything is changed. Decides nothing else.
+//! Whether this machine can carry a bed: looked at before anything is changed. Decides nothing
+//! else.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! The programs of the cluster: Kubernetes, etcd, helm, CoreDNS and kwok from pinned Go modules, `pause`
-//! from Kubernetes' own source, and the few images that a bare cluster needs.
+//! The programs of the cluster: Kubernetes, etcd, helm, CoreDNS and kwok from pinned Go modules,
+//! `pause` from Kubernetes' own source, and the few images that a bare cluster needs.
 //!
 //! They are built once into a directory named after the hash of the lock files and the flags.
 //! Invariant: a directory without its mark is half-built, and is never used but built again.

@@ -1,7 +1,10 @@
-//! Images without an engine: the product's three from their Containerfiles, and the bed's own from single
-//! files. Built by buildah in a chroot, kept as OCI archives that `testbed load` imports.
+//! Images without an engine: the product's three from their Containerfiles, and the bed's own
+//! from single files. Built by buildah in a chroot, kept as OCI archives that `testbed load`
+//! imports.
 //!
 //! Invariant: nothing is pulled; every image starts from scratch.
+
+mod product;
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,8 +15,10 @@ use crate::bed::{Error, Result};
 use crate::cache;
 use crate::process::run;
 
-/// Builds an image called `localhost/hemicycle-bed/NAME:1` from `files` (where in the image, which file),
-/// with links to the first file for each of `links`, as `NAME.tar` in `output`.
+pub use product::{IMAGE_MIB_MAX, product};
+
+/// Builds an image called `localhost/hemicycle-bed/NAME:1` from `files` (where in the image,
+/// which file), with links to the first file for each of `links`, as `NAME.tar` in `output`.
 ///
 /// # Errors
 /// If a file cannot be copied or buildah fails.

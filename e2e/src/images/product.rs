@@ -1,0 +1,105 @@
+//! The product's three images, from the Containerfiles that users build too.
+//!
+//! The binaries are linked statically in one cargo call, in a target directory of their own
+//! outside the checkout. Each Containerfile sees a context that holds the three binaries by name
+//! and the meeting page.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::build;
+use crate::bed::{Error, Progress, Result};
+use crate::cache;
+use crate::process::run;
+
+/// The only platform that images are built for.
+const PLATFORM: &str = "x86_64-unknown-linux-gnu";
+
+/// A node should have a new image in a second: none may be larger than this.
+pub const IMAGE_MIB_MAX: u64 = 30;
+
+/// Binary and image name, and the directory of its Containerfile.
+const IMAGES: [(&str, &str); 3] = [
+    ("media-node", "media-node"),
+    ("gateway", "operator/gateway"),
+    ("operator", "operator"),
+];
+
+/// Builds the three images and returns their archives, tagged `localhost/hemicycle/NAME:dev`.
+///
+/// # Errors
+/// If the compiler or buildah fails.
+pub fn product(progress: Progress<'_>) -> Result<Vec<PathBuf>> {
+    let lock = cache::lock("images");
+    let _held = lock.map_err(|source| Error::file("lock", &cache::directory(), source))?;
+    progress("building static binaries (several minutes the first time)");
+    let binaries = binaries()?;
+    let output = cache::directory().join("images");
+    let context = cache::directory().join("context-product");
+    let mut archives = Vec::new();
+    for (name, directory) in IMAGES {
+        let _ = fs::remove_dir_all(&context);
+        let filled = fill(&context, &binaries);
+        filled.map_err(|source| Error::file("fill", &context, source))?;
+        let containerfile = cache::checkout().join(directory).join("Containerfile");
+        let tag = format!("localhost/hemicycle/{name}:dev");
+        let archive = output.join(format!("{name}.tar"));
+        if is_current(&archive, &[&binaries.join(name), &containerfile]) {
+            progress(&format!("{tag} is built already"));
+        } else {
+            build(&containerfile, &context, &tag, &archive)?;
+        }
+        let size =
+            fs::metadata(&archive).map_err(|source| Error::file("read", &archive, source))?;
+        progress(&format!(
+            "{tag}: {:.1} MiB",
+            size.len() as f64 / 1_048_576.0
+        ));
+        if size.len() > IMAGE_MIB_MAX * 1_048_576 {
+            return Err(Error::Machine {
+                what: format!("image {tag} is larger than {IMAGE_MIB_MAX} MiB"),
+                remedy: "look for debug symbols or a dependency that does not belong there",
+            });
+        }
+        archives.push(archive);
+    }
+    let _ = fs::remove_dir_all(&context);
+    Ok(archives)
+}
+
+/// Compiles the three binaries and returns their directory.
+fn binaries() -> Result<PathBuf> {
+    let target = cache::directory().join("target-static");
+    let mut command = Command::new("cargo");
+    command
+        .current_dir(cache::checkout())
+        .env("CARGO_TARGET_DIR", &target);
+    command.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    command.args(["build", "--release", "--locked", "--target", PLATFORM]);
+    for (name, _) in IMAGES {
+        command.args(["--package", name, "--bin", name]);
+    }
+    run(&mut command)?;
+    Ok(target.join(PLATFORM).join("release"))
+}
+
+/// Hard links where the file system allows, so that the context costs nothing.
+fn fill(context: &Path, binaries: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(context)?;
+    for (name, _) in IMAGES {
+        let (from, to) = (binaries.join(name), context.join(name));
+        fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(|_| ()))?;
+    }
+    Ok(())
+}
+
+fn is_current(archive: &Path, sources: &[&Path]) -> bool {
+    let time = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
+    let Some(made) = time(archive) else {
+        return false;
+    };
+    sources
+        .iter()
+        .all(|source| time(source).is_some_and(|changed| changed < made))
+}

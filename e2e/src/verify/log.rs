@@ -1,0 +1,114 @@
+//! The log of one stage: where its commands write, and what is read back from it. Decides nothing.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+use super::Count;
+use crate::{cache, process};
+
+/// Lines shown of the log of a stage that failed.
+const TAIL_LINES: usize = 60;
+
+/// Log of one stage, emptied when it begins.
+#[derive(Debug)]
+pub(super) struct Log {
+    path: PathBuf,
+}
+
+impl Log {
+    pub(super) fn new(stage: &str) -> anyhow::Result<Self> {
+        let directory = cache::directory().join("verify");
+        fs::create_dir_all(&directory).context("cannot make the directory of logs")?;
+        let path = directory.join(format!("{stage}.log"));
+        File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self { path })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs `command` with all that it says in the log.
+    pub(super) fn run(&self, command: &mut Command) -> anyhow::Result<()> {
+        let name = format!("{command:?}");
+        let out = OpenOptions::new().append(true).open(&self.path)?;
+        let twin = out.try_clone()?;
+        let status = command
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(twin)
+            .status();
+        let status = status.with_context(|| format!("cannot start {name}"))?;
+        if !status.success() {
+            bail!("{name} ended with {status}");
+        }
+        Ok(())
+    }
+
+    /// Adds `text` to the log.
+    pub(super) fn write(&self, text: &str) -> anyhow::Result<()> {
+        use std::io::Write as _;
+        let mut file = OpenOptions::new().append(true).open(&self.path)?;
+        writeln!(file, "{text}").context("cannot write to the log")
+    }
+
+    /// Sum of what the test programs in the log reported.
+    pub(super) fn count(&self) -> Count {
+        let text = fs::read_to_string(&self.path).unwrap_or_default();
+        text.lines()
+            .filter_map(count_of)
+            .fold(Count::default(), Count::plus)
+    }
+
+    /// Its end, indented.
+    pub(super) fn tail(&self) -> String {
+        let text = fs::read_to_string(&self.path).unwrap_or_default();
+        let tail = process::tail(&text, TAIL_LINES);
+        tail.lines().map(|line| format!("  | {line}\n")).collect()
+    }
+}
+
+/// Reads `test result: ok. 12 passed; 1 failed; ...`, and `12 passed, 1 failed` of the browser
+/// drivers.
+fn count_of(line: &str) -> Option<Count> {
+    let line = line.trim();
+    let rest = match line.strip_prefix("test result: ") {
+        Some(rest) => rest.split_once(". ")?.1,
+        None if line.ends_with(" failed") => line,
+        None => return None,
+    };
+    let mut parts = rest.split([';', ',']);
+    let passed = parts.next()?.trim().strip_suffix(" passed")?.parse().ok()?;
+    let failed = parts.next()?.trim().strip_suffix(" failed")?.parse().ok()?;
+    Some(Count { passed, failed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_read_from_test_programs() {
+        let line =
+            "test result: FAILED. 12 passed; 1 failed; 0 ignored; 0 measured; 3 filtered out";
+        assert_eq!(
+            count_of(line),
+            Some(Count {
+                passed: 12,
+                failed: 1
+            })
+        );
+        assert_eq!(
+            count_of("3 passed, 0 failed"),
+            Some(Count {
+                passed: 3,
+                failed: 0
+            })
+        );
+        assert_eq!(count_of("connection failed"), None);
+        assert_eq!(count_of("running 12 tests"), None);
+    }
+}

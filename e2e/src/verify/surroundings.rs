@@ -1,0 +1,94 @@
+//! What several stages share: the programs of the cluster, the images, the running bed. Each is
+//! made when the first stage asks for it; the bed is taken down at the end.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread::JoinHandle;
+
+use anyhow::{Context as _, anyhow};
+
+use super::Log;
+use crate::bed::{self, Bed, Layout, Minor};
+use crate::{cache, images};
+
+/// Kubernetes nodes of the bed: enough to lose one and still move rooms between two.
+const NODES: u8 = 3;
+
+/// What was made so far.
+#[derive(Debug, Default)]
+pub(super) struct Surroundings {
+    building: Option<JoinHandle<bed::Result<bed::Tools>>>,
+    tools: Option<bed::Tools>,
+    images: Option<Vec<PathBuf>>,
+    bed: Option<Bed>,
+}
+
+impl Surroundings {
+    /// Begins to build the programs of the cluster beside the first stages.
+    pub(super) fn begin_tools(&mut self) {
+        let build = || {
+            bed::preflight(Layout::from_environment().state())?;
+            bed::Tools::ensure(Minor::V1_37, &|text| println!("({text})"))
+        };
+        self.building = Some(std::thread::spawn(build));
+    }
+
+    /// The programs of the cluster.
+    pub(super) fn tools(&mut self) -> anyhow::Result<bed::Tools> {
+        if let Some(building) = self.building.take() {
+            let built = building
+                .join()
+                .map_err(|_| anyhow!("building the programs crashed"))?;
+            self.tools = Some(built.context("cannot build the programs of the cluster")?);
+        }
+        self.tools
+            .clone()
+            .context("the programs of the cluster could not be built")
+    }
+
+    /// The product's images.
+    pub(super) fn images(&mut self, log: &Log) -> anyhow::Result<Vec<PathBuf>> {
+        if self.images.is_none() {
+            let built = images::product(&|text| {
+                // The log is a convenience; a full disk shows elsewhere.
+                let _ = log.write(text);
+            });
+            self.images = Some(built?);
+        }
+        self.images.clone().context("the images could not be built")
+    }
+
+    /// The bed, with the product's images on every node.
+    pub(super) fn bed(&mut self, log: &Log) -> anyhow::Result<&Bed> {
+        if self.bed.is_none() {
+            let tools = self.tools()?;
+            let images = self.images(log)?;
+            let bed = Bed::new(Layout::from_environment(), tools);
+            bed.up(NODES, &|text| {
+                let _ = log.write(text);
+            })?;
+            log.run(bed.enter(bed.layout().program()).arg("load").args(images))?;
+            self.bed = Some(bed);
+        }
+        self.bed.as_ref().context("the bed could not be started")
+    }
+
+    /// Takes the bed down.
+    pub(super) fn end(self) -> anyhow::Result<()> {
+        match self.bed {
+            Some(bed) => bed.down().context("cannot take the bed down"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `cargo` in the checkout.
+pub(super) fn cargo(line: &str) -> Command {
+    let mut command = Command::new("cargo");
+    command
+        .args(line.split_whitespace())
+        .current_dir(cache::checkout())
+        // The line that failed is told by the message; the stack only buries it.
+        .env("RUST_BACKTRACE", "0");
+    command
+}

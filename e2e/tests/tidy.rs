@@ -72,7 +72,8 @@ const WORDS_BANNED: &[(&str, &str)] = &[
 ];
 
 /// File names that say nothing about what is inside.
-const FILE_NAMES_BANNED: &[&str] = &["utils", "util", "helpers", "helper", "common", "misc", "manager"];
+const FILE_NAMES_BANNED: &[&str] =
+    &["utils", "util", "helpers", "helper", "common", "misc", "manager"];
 
 /// Functions over the limit, with the reason.
 const FUNCTIONS_EXCEPTED: &[(&str, &str, &str)] = &[];
@@ -132,7 +133,8 @@ fn without_tests(text: &str) -> Vec<&str> {
                 at += 1;
             }
             if at < lines.len() && !lines[at].trim_end().ends_with(';') {
-                let closes = |line: &str| indent(line) == depth && line.trim_start().starts_with('}');
+                let closes =
+                    |line: &str| indent(line) == depth && line.trim_start().starts_with('}');
                 while at < lines.len() && !closes(lines[at]) {
                     at += 1;
                 }
@@ -148,7 +150,9 @@ fn without_tests(text: &str) -> Vec<&str> {
 
 fn starts_function(line: &str) -> Option<&str> {
     let mut rest = line.trim_start();
-    for word in ["pub(crate) ", "pub(super) ", "pub ", "const ", "async ", "unsafe ", "extern \"C\" "] {
+    for word in
+        ["pub(crate) ", "pub(super) ", "pub ", "const ", "async ", "unsafe ", "extern \"C\" "]
+    {
         rest = rest.strip_prefix(word).unwrap_or(rest);
     }
     let name = rest.strip_prefix("fn ")?;
@@ -159,7 +163,9 @@ fn starts_function(line: &str) -> Option<&str> {
 fn functions<'a>(lines: &[&'a str]) -> Vec<(&'a str, usize)> {
     let mut found = Vec::new();
     for (start, line) in lines.iter().enumerate() {
-        let Some(name) = starts_function(line) else { continue };
+        let Some(name) = starts_function(line) else {
+            continue;
+        };
         let depth = indent(line);
         let end = lines[start..].iter().position(|later| {
             indent(later) == depth && (later.trim() == "}" || later.trim_end().ends_with(';'))
@@ -180,7 +186,9 @@ fn report(rule: &str, problems: &[String]) {
 fn manifests() -> BTreeMap<String, BTreeSet<String>> {
     let mut all = BTreeMap::new();
     for path in tree() {
-        if path.file_name().is_none_or(|name| name != "Cargo.toml") || path.as_os_str() == "Cargo.toml" {
+        if path.file_name().is_none_or(|name| name != "Cargo.toml")
+            || path.as_os_str() == "Cargo.toml"
+        {
             continue;
         }
         let text = fs::read_to_string(root().join(&path)).expect("a manifest is readable");
@@ -212,11 +220,14 @@ fn crates_import_only_what_the_design_allows() {
         let may = allowed.get(name.as_str()).copied().unwrap_or(&[]);
         for dependency in dependencies.iter().filter(|d| ours.contains(d)) {
             if !may.contains(&dependency.as_str()) {
-                problems.push(format!("{name} imports {dependency}, which DESIGN §4 does not allow"));
+                problems
+                    .push(format!("{name} imports {dependency}, which DESIGN §4 does not allow"));
             }
         }
         for (crate_name, never, why) in IMPORTS_FORBIDDEN {
-            for dependency in never.iter().filter(|d| name == crate_name && dependencies.contains(**d)) {
+            for dependency in
+                never.iter().filter(|d| name == crate_name && dependencies.contains(**d))
+            {
                 problems.push(format!("{name} depends on {dependency}: {why}"));
             }
         }
@@ -283,7 +294,8 @@ fn every_file_says_what_it_is() {
 
 #[test]
 fn banned_words_are_absent() {
-    let text_kinds = ["rs", "toml", "md", "yaml", "yml", "json", "ts", "mjs", "js", "go", "py", "sh"];
+    let text_kinds =
+        ["rs", "toml", "md", "yaml", "yml", "json", "ts", "mjs", "js", "go", "py", "sh"];
     let mut problems = Vec::new();
     for path in tree() {
         let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
@@ -294,7 +306,9 @@ fn banned_words_are_absent() {
         if !text_kinds.contains(&kind) {
             continue;
         }
-        let Ok(text) = fs::read_to_string(root().join(&path)) else { continue };
+        let Ok(text) = fs::read_to_string(root().join(&path)) else {
+            continue;
+        };
         for (number, line) in text.lines().enumerate() {
             for (word, instead) in WORDS_BANNED.iter().filter(|(word, _)| line.contains(word)) {
                 let at = format!("{}:{}", path.display(), number + 1);
@@ -355,7 +369,11 @@ fn the_readme_opens_with_its_two_commands() {
     let text = fs::read_to_string(root().join("README.md")).expect("README.md exists");
     let commands: Vec<&str> =
         text.lines().take(40).filter(|line| line.starts_with("    ./")).collect();
-    assert_eq!(commands.len(), 2, "the first 40 lines show exactly two commands, found {commands:?}");
+    assert_eq!(
+        commands.len(),
+        2,
+        "the first 40 lines show exactly two commands, found {commands:?}"
+    );
 }
 
 #[test]

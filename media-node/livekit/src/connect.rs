@@ -67,11 +67,7 @@ impl Endpoint {
             return Self::Root;
         }
         let known = |segment: &&str| matches!(*segment, "rtc" | "twirp");
-        let Some(start) = segments
-            .iter()
-            .take(PREFIX_SEGMENTS_MAX + 1)
-            .position(known)
-        else {
+        let Some(start) = segments.iter().take(PREFIX_SEGMENTS_MAX + 1).position(known) else {
             return Self::Other;
         };
         match segments.get(start..).unwrap_or_default() {
@@ -79,10 +75,9 @@ impl Endpoint {
             ["rtc", "validate"] => Self::RtcValidate,
             ["rtc", "v1"] => Self::RtcV1 { validate: false },
             ["rtc", "v1", "validate"] => Self::RtcV1 { validate: true },
-            ["twirp", service, method] => Self::Twirp {
-                service: (*service).to_owned(),
-                method: (*method).to_owned(),
-            },
+            ["twirp", service, method] => {
+                Self::Twirp { service: (*service).to_owned(), method: (*method).to_owned() }
+            }
             _ => Self::Other,
         }
     }
@@ -146,21 +141,15 @@ impl ConnectQuery {
             if count >= PARAMETERS_MAX {
                 return Err(ConnectError::TooMany);
             }
-            values
-                .entry(key.into_owned())
-                .or_insert_with(|| value.into_owned());
+            values.entry(key.into_owned()).or_insert_with(|| value.into_owned());
         }
         values.retain(|_, value| !value.is_empty());
         let reconnect = values.get("reconnect").is_some_and(|value| is_true(value));
         let attributes = values.get("attributes").map(|text| read_attributes(text));
         Ok(Self {
             client: client_info(&values),
-            auto_subscribe: values
-                .get("auto_subscribe")
-                .is_none_or(|value| is_true(value)),
-            adaptive_stream: values
-                .get("adaptive_stream")
-                .is_some_and(|value| is_true(value)),
+            auto_subscribe: values.get("auto_subscribe").is_none_or(|value| is_true(value)),
+            adaptive_stream: values.get("adaptive_stream").is_some_and(|value| is_true(value)),
             reconnect,
             reconnect_reason: number(&values, "reconnect_reason"),
             sid: values.remove("sid").filter(|_| reconnect),
@@ -199,21 +188,13 @@ fn flag(values: &BTreeMap<String, String>, key: &str) -> Option<bool> {
 }
 
 fn number(values: &BTreeMap<String, String>, key: &str) -> i32 {
-    values
-        .get(key)
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(0)
+    values.get(key).and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
 fn read_attributes(text: &str) -> Option<BTreeMap<String, String>> {
     let bytes = BASE64URL.decode(text).ok()?;
     let entries: BTreeMap<String, Option<String>> = serde_json::from_slice(&bytes).ok()?;
-    Some(
-        entries
-            .into_iter()
-            .filter_map(|(key, value)| Some((key, value?)))
-            .collect(),
-    )
+    Some(entries.into_iter().filter_map(|(key, value)| Some((key, value?))).collect())
 }
 
 fn client_info(values: &BTreeMap<String, String>) -> ClientInfo {

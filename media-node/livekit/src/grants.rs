@@ -76,11 +76,7 @@ pub struct Claims {
     )]
     pub metadata: String,
     /// Participant attributes. Visio gives its guests `"room_role": null`, which is absent here.
-    #[serde(
-        default,
-        deserialize_with = "attributes",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(default, deserialize_with = "attributes", skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
     /// Base64 of the SHA-256 of a message body that the token vouches for (webhooks).
     #[serde(
@@ -127,10 +123,7 @@ pub struct VideoGrant {
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "is_false")]
     pub room_join: bool,
     /// The room that this token is for.
-    #[serde(
-        deserialize_with = "null_is_default",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub room: String,
     /// See [`VideoGrant::can_publish`].
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,10 +135,7 @@ pub struct VideoGrant {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub can_publish_data: Option<bool>,
     /// Sources that may be published, in lower case; empty means every source.
-    #[serde(
-        deserialize_with = "null_is_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub can_publish_sources: Vec<String>,
     /// See [`VideoGrant::can_update_own_metadata`].
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -169,10 +159,7 @@ pub struct VideoGrant {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub can_manage_agent_session: Option<bool>,
     /// Room that participants may be forwarded or moved to.
-    #[serde(
-        deserialize_with = "null_is_default",
-        skip_serializing_if = "String::is_empty"
-    )]
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub destination_room: String,
 }
 
@@ -199,9 +186,7 @@ impl Claims {
     /// Whether the bearer may administer `room`: `roomAdmin` and the very same room.
     #[must_use]
     pub fn may_administer(&self, room: &str) -> bool {
-        self.video
-            .as_ref()
-            .is_some_and(|video| video.room_admin && video.room == room)
+        self.video.as_ref().is_some_and(|video| video.room_admin && video.room == room)
     }
 
     /// Whether the bearer may create rooms.
@@ -235,11 +220,7 @@ impl VideoGrant {
     /// A grant that lets its bearer join `room` with every default permission.
     #[must_use]
     pub fn join(room: &str) -> Self {
-        Self {
-            room_join: true,
-            room: room.to_owned(),
-            ..Self::default()
-        }
+        Self { room_join: true, room: room.to_owned(), ..Self::default() }
     }
 
     /// May publish tracks; absent means yes.
@@ -263,11 +244,7 @@ impl VideoGrant {
     /// May publish this source: publishing is allowed, and the list is empty or names it.
     #[must_use]
     pub fn can_publish_source(&self, source: TrackSource) -> bool {
-        let listed = || {
-            self.can_publish_sources
-                .iter()
-                .any(|name| source_of(name) == Some(source))
-        };
+        let listed = || self.can_publish_sources.iter().any(|name| source_of(name) == Some(source));
         self.can_publish() && (self.can_publish_sources.is_empty() || listed())
     }
 
@@ -285,10 +262,7 @@ impl VideoGrant {
 
     /// The permission as sent to clients in `ParticipantInfo`.
     #[must_use]
-    #[expect(
-        deprecated,
-        reason = "clients in the field still read recorder and agent"
-    )]
+    #[expect(deprecated, reason = "clients in the field still read recorder and agent")]
     pub fn permission(&self) -> ParticipantPermission {
         ParticipantPermission {
             can_subscribe: self.can_subscribe(),
@@ -309,10 +283,7 @@ impl VideoGrant {
     }
 
     /// Takes over a permission that an administrator set (`UpdateParticipant`).
-    #[expect(
-        deprecated,
-        reason = "administrators' SDKs still send recorder and agent"
-    )]
+    #[expect(deprecated, reason = "administrators' SDKs still send recorder and agent")]
     pub fn apply_permission(&mut self, permission: &ParticipantPermission) {
         self.can_publish = Some(permission.can_publish);
         self.can_publish_data = Some(permission.can_publish_data);
@@ -323,10 +294,8 @@ impl VideoGrant {
         self.hidden = permission.hidden;
         self.recorder = permission.recorder;
         self.agent = permission.agent;
-        self.can_publish_sources = permission
-            .can_publish_sources()
-            .map(|source| source_name(source).to_owned())
-            .collect();
+        self.can_publish_sources =
+            permission.can_publish_sources().map(|source| source_name(source).to_owned()).collect();
     }
 }
 
@@ -379,10 +348,7 @@ impl fmt::Debug for VideoGrant {
     }
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde calls it with a reference"
-)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 fn is_false(value: &bool) -> bool {
     !value
 }
@@ -401,9 +367,7 @@ where
 {
     let entries: Option<BTreeMap<String, Option<String>>> = Option::deserialize(deserializer)?;
     let entries = entries.unwrap_or_default().into_iter();
-    Ok(entries
-        .filter_map(|(key, value)| Some((key, value?)))
-        .collect())
+    Ok(entries.filter_map(|(key, value)| Some((key, value?))).collect())
 }
 
 /// A NumericDate of RFC 7519: a number of seconds, not necessarily whole. Text is refused:
@@ -425,9 +389,7 @@ impl<'de> Deserialize<'de> for Date {
             }
 
             fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Date, E> {
-                u64::try_from(value)
-                    .map(Date)
-                    .map_err(|_| E::custom("time before 1970"))
+                u64::try_from(value).map(Date).map_err(|_| E::custom("time before 1970"))
             }
 
             #[expect(
@@ -456,7 +418,5 @@ fn optional_date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u6
     if value.is_null() {
         return Ok(None);
     }
-    Date::deserialize(value)
-        .map(|date| Some(date.0))
-        .map_err(D::Error::custom)
+    Date::deserialize(value).map(|date| Some(date.0)).map_err(D::Error::custom)
 }

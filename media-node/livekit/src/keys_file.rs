@@ -42,12 +42,8 @@ pub fn parse(text: &str, strength: Strength) -> Result<KeyRing, KeysFileError> {
     if text.trim().is_empty() {
         return Err(KeyError::None.into());
     }
-    let entries: BTreeMap<String, String> =
-        serde_saphyr::from_str(text).map_err(|error| KeysFileError::Yaml {
-            line: error.location().map(|at| at.line()),
-        })?;
-    let keys = entries
-        .into_iter()
-        .map(|(id, secret)| ApiKey::new(id, secret.trim()));
+    let entries: BTreeMap<String, String> = serde_saphyr::from_str(text)
+        .map_err(|error| KeysFileError::Yaml { line: error.location().map(|at| at.line()) })?;
+    let keys = entries.into_iter().map(|(id, secret)| ApiKey::new(id, secret.trim()));
     Ok(KeyRing::new(keys, strength)?)
 }

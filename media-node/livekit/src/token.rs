@@ -37,10 +37,7 @@ impl ApiKey {
     /// A key by its id (the tokens' `iss`) and its secret.
     #[must_use]
     pub fn new(id: impl Into<String>, secret: impl Into<String>) -> Self {
-        Self {
-            id: id.into(),
-            secret: Private::new(secret.into()),
-        }
+        Self { id: id.into(), secret: Private::new(secret.into()) }
     }
 
     /// The id, which is not secret.
@@ -52,9 +49,7 @@ impl ApiKey {
 
 impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiKey")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("ApiKey").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -216,18 +211,10 @@ pub fn from_request<'a>(
     access_token: Option<&'a str>,
 ) -> Result<&'a str, TokenError> {
     if let Some(header) = authorization.filter(|header| !header.is_empty()) {
-        let token = header
-            .strip_prefix("Bearer ")
-            .ok_or(TokenError::NotBearer)?;
-        return if token.is_empty() {
-            Err(TokenError::PermissionDenied)
-        } else {
-            Ok(token)
-        };
+        let token = header.strip_prefix("Bearer ").ok_or(TokenError::NotBearer)?;
+        return if token.is_empty() { Err(TokenError::PermissionDenied) } else { Ok(token) };
     }
-    access_token
-        .filter(|token| !token.is_empty())
-        .ok_or(TokenError::PermissionDenied)
+    access_token.filter(|token| !token.is_empty()).ok_or(TokenError::PermissionDenied)
 }
 
 /// Checks a token against the ring at the given time and returns its claims.
@@ -311,10 +298,7 @@ pub struct MintError(String);
 /// # Errors
 /// When the crypto library refuses.
 pub fn mint(key: &ApiKey, claims: &Claims) -> Result<String, MintError> {
-    let claims = Claims {
-        issuer: key.id.clone(),
-        ..claims.clone()
-    };
+    let claims = Claims { issuer: key.id.clone(), ..claims.clone() };
     let secret = EncodingKey::from_secret(key.secret.expose().as_bytes());
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &secret)
         .map_err(|_| MintError(key.id.clone()))

@@ -75,11 +75,7 @@ impl TwirpError {
     /// An error without meta.
     #[must_use]
     pub fn new(code: Code, msg: impl Into<String>) -> Self {
-        Self {
-            code,
-            msg: msg.into(),
-            meta: BTreeMap::new(),
-        }
+        Self { code, msg: msg.into(), meta: BTreeMap::new() }
     }
 
     /// What LiveKit answers to a token whose grants do not suffice.
@@ -171,10 +167,7 @@ fn malformed(format: Format) -> TwirpError {
         Format::Protobuf => "protobuf",
         Format::Json => "json",
     };
-    TwirpError::new(
-        Code::Malformed,
-        format!("the {name} request could not be decoded"),
-    )
+    TwirpError::new(Code::Malformed, format!("the {name} request could not be decoded"))
 }
 
 fn check_length(body: &[u8]) -> Result<(), TwirpError> {

@@ -5,6 +5,10 @@
 
 pub mod bed;
 pub mod cache;
+pub mod cast;
+pub mod demo;
 pub mod images;
+pub mod install;
 mod process;
+pub mod story;
 pub mod verify;

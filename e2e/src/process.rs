@@ -14,10 +14,8 @@ use crate::bed::{Error, Result};
 /// If it cannot be started or fails.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|source| Error::Start { program, source })?;
+    let output =
+        command.stdin(Stdio::null()).output().map_err(|source| Error::Start { program, source })?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(said);
@@ -48,9 +46,7 @@ fn line(command: &Command) -> String {
 /// The last `lines` lines of `text`.
 pub(crate) fn tail(text: &str, lines: usize) -> String {
     let all: Vec<_> = text.trim_end().lines().collect();
-    all.get(all.len().saturating_sub(lines)..)
-        .unwrap_or_default()
-        .join("\n")
+    all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
 }
 
 /// The process number that `file` holds.
@@ -67,10 +63,7 @@ pub(crate) fn child_of(pid: u32) -> Option<u32> {
 /// Whether `pid` runs; one that only waits to be reaped does not.
 pub(crate) fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat
-        .rsplit(") ")
-        .next()
-        .and_then(|rest| rest.chars().next());
+    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
     state.is_some_and(|state| state != 'Z' && state != 'X')
 }
 
@@ -96,11 +89,7 @@ pub(crate) struct Wait<'a> {
 impl<'a> Wait<'a> {
     /// Waits for `what`, at most `seconds`.
     pub(crate) fn new(what: &'a str, seconds: u64) -> Self {
-        Self {
-            what,
-            seconds,
-            log: None,
-        }
+        Self { what, seconds, log: None }
     }
 
     /// Shows the end of `log` when the time is over.
@@ -129,10 +118,6 @@ impl<'a> Wait<'a> {
             let said = fs::read_to_string(&log).unwrap_or_default();
             format!("; the end of {}:\n{}", log.display(), tail(&said, 15))
         });
-        Error::NotInTime {
-            what: self.what.to_owned(),
-            seconds: self.seconds,
-            hint,
-        }
+        Error::NotInTime { what: self.what.to_owned(), seconds: self.seconds, hint }
     }
 }

@@ -74,10 +74,8 @@ pub(super) fn processes(path: &Path) -> BTreeSet<u32> {
 /// If one still holds processes after ten seconds.
 pub(super) fn remove(path: &Path) -> Result<()> {
     Wait::new(&format!("removal of cgroup {}", path.display()), 10).until(|| {
-        let directories: Vec<_> = mounts()
-            .iter()
-            .flat_map(|root| below(&root.join(path)))
-            .collect();
+        let directories: Vec<_> =
+            mounts().iter().flat_map(|root| below(&root.join(path))).collect();
         for directory in directories.iter().rev() {
             // One that is busy stays for the next round.
             let _ = fs::remove_dir(directory);

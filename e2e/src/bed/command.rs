@@ -203,17 +203,12 @@ fn become_inside(bed: &Bed, line: &[OsString]) -> Result<()> {
         return Ok(());
     };
     if !bed.is_up() {
-        return Err(Error::NotUp {
-            state: bed.layout.state().to_owned(),
-        });
+        return Err(Error::NotUp { state: bed.layout.state().to_owned() });
     }
     let source = bed.enter(program).args(arguments).exec();
     Err(not_started(source, &program.to_string_lossy()))
 }
 
 fn not_started(source: std::io::Error, program: &str) -> Error {
-    Error::Start {
-        program: program.to_owned(),
-        source,
-    }
+    Error::Start { program: program.to_owned(), source }
 }

@@ -21,16 +21,12 @@ pub(super) fn open(layout: &Layout) -> Result<()> {
     let Some(init) = process::read_pid(&layout.pid("outer")).and_then(process::child_of) else {
         return Ok(());
     };
-    run_line(&format!(
-        "ip link add {CABLE} type veth peer name door netns {init}"
-    ))?;
+    run_line(&format!("ip link add {CABLE} type veth peer name door netns {init}"))?;
     let inside = format!("-t {init} -n -- ip link set door master br0 up");
     run(Command::new("nsenter").args(inside.split(' ')))?;
     run_line(&format!("ip address add 198.18.0.254/24 dev {CABLE}"))?;
     run_line(&format!("ip link set {CABLE} up"))?;
-    run_line(&format!(
-        "ip route add 198.19.0.0/16 via 198.18.0.1 dev {CABLE}"
-    ))?;
+    run_line(&format!("ip route add 198.19.0.0/16 via 198.18.0.1 dev {CABLE}"))?;
     Ok(())
 }
 

@@ -95,10 +95,6 @@ pub enum Error {
 impl Error {
     /// A [`Error::File`].
     pub(crate) fn file(act: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::File {
-            act,
-            path: path.to_owned(),
-            source,
-        }
+        Self::File { act, path: path.to_owned(), source }
     }
 }

@@ -5,11 +5,15 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::{Error, Result};
 
 /// A page and its signalling want a handful; this many means that something leaks.
 const CONNECTIONS_MAX: usize = 256;
+
+/// A node that lost its power answers nothing at all; one on the same machine answers at once.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// Accepts on `listen` for as long as the process lives and connects each to one of `targets`,
 /// the next one where the first does not answer.
@@ -40,7 +44,8 @@ pub fn forward(listen: SocketAddr, targets: Vec<SocketAddr>) -> Result<()> {
 }
 
 fn join(near: TcpStream, targets: &[SocketAddr]) -> io::Result<()> {
-    let far = TcpStream::connect(targets)?;
+    let mut tries = targets.iter().map(|target| TcpStream::connect_timeout(target, ANSWER_MAX));
+    let far = tries.find_map(io::Result::ok).ok_or(io::ErrorKind::ConnectionRefused)?;
     for stream in [&near, &far] {
         stream.set_nodelay(true)?;
     }

@@ -25,11 +25,7 @@ impl Bed {
             self.boot(n)?;
         }
         self.write_configuration(n)?;
-        self.start_on(
-            n,
-            "containerd",
-            &["containerd", "--config", "/etc/cni/containerd.toml"],
-        )?;
+        self.start_on(n, "containerd", &["containerd", "--config", "/etc/cni/containerd.toml"])?;
         Wait::new(&format!("containerd of n{n}"), 30)
             .log(self.layout.log(&format!("n{n}.containerd")))
             .until(|| run(self.on_node(n).args(["ctr", "version"])).is_ok())?;
@@ -52,11 +48,7 @@ impl Bed {
         self.start_on(n, "kubelet", &line)?;
         let proxy = self.tools.path("kube-proxy").display().to_string();
         let config = "--config=/etc/cni/kube-proxy.yaml";
-        self.start_on(
-            n,
-            "kube-proxy",
-            &[&proxy, config, &format!("--hostname-override={name}")],
-        )
+        self.start_on(n, "kube-proxy", &[&proxy, config, &format!("--hostname-override={name}")])
     }
 
     /// A command line that runs on node `n`. Works inside the bed.
@@ -87,13 +79,10 @@ impl Bed {
         std::thread::scope(|scope| {
             let nodes = self.layout.nodes();
             let running = nodes.into_iter().filter(|n| self.runs(&format!("n{n}")));
-            let loads: Vec<_> = running
-                .map(|n| scope.spawn(move || self.load_on(n, archives)))
-                .collect();
+            let loads: Vec<_> =
+                running.map(|n| scope.spawn(move || self.load_on(n, archives))).collect();
             for load in loads {
-                load.join().map_err(|_| Error::Crashed {
-                    what: "loading images",
-                })??;
+                load.join().map_err(|_| Error::Crashed { what: "loading images" })??;
             }
             Ok(())
         })
@@ -101,10 +90,7 @@ impl Bed {
 
     pub(super) fn unknown_node(&self, n: u8) -> Error {
         let known: Vec<_> = self.layout.nodes().iter().map(u8::to_string).collect();
-        Error::Unknown {
-            name: format!("node {n}"),
-            known: known.join(", "),
-        }
+        Error::Unknown { name: format!("node {n}"), known: known.join(", ") }
     }
 
     pub(super) fn runs(&self, name: &str) -> bool {
@@ -113,12 +99,7 @@ impl Bed {
 
     fn entry_of(&self, n: u8) -> [String; 4] {
         let init = process::read_pid(&self.layout.pid(&format!("n{n}"))).unwrap_or(0);
-        [
-            "-t".to_owned(),
-            init.to_string(),
-            "-a".to_owned(),
-            "--".to_owned(),
-        ]
+        ["-t".to_owned(), init.to_string(), "-a".to_owned(), "--".to_owned()]
     }
 
     fn start_on(&self, n: u8, name: &str, line: &[&str]) -> Result<()> {
@@ -141,42 +122,25 @@ impl Bed {
         let _ = run_line(&format!("ip link delete v{n}"));
         let words = "unshare --mount --pid --net --ipc --uts --fork --mount-proc --";
         let mut line: Vec<OsString> = words.split(' ').map(Into::into).collect();
-        line.extend([
-            self.layout.program().into(),
-            "_boot".into(),
-            n.to_string().into(),
-        ]);
+        line.extend([self.layout.program().into(), "_boot".into(), n.to_string().into()]);
         let outer = self.spawn(&name, &name, &line)?;
         Wait::new(&format!("the namespaces of {name}"), 20)
             .log(self.layout.log(&name))
             .until(|| ready.exists())?;
         let Some(init) = process::child_of(outer) else {
-            return Err(Error::Crashed {
-                what: "the first process of a node",
-            });
+            return Err(Error::Crashed { what: "the first process of a node" });
         };
-        self.layout
-            .write(&self.layout.pid(&name), &init.to_string())?;
-        run_line(&format!(
-            "ip link add v{n} type veth peer name eth0 netns {init}"
-        ))?;
+        self.layout.write(&self.layout.pid(&name), &init.to_string())?;
+        run_line(&format!("ip link add v{n} type veth peer name eth0 netns {init}"))?;
         run_line(&format!("ip link set v{n} master br0 up"))?;
         let here = |line: &str| run(self.on_node(n).arg("ip").args(line.split(' ')));
         here(&format!("address add {}/24 dev eth0", node_address(n)))?;
         here("link set eth0 up")?;
         here("route add default via 198.18.0.1")?;
         for other in self.layout.nodes().into_iter().filter(|other| *other != n) {
-            here(&format!(
-                "route replace {} via {}",
-                pod_block(other),
-                node_address(other)
-            ))?;
+            here(&format!("route replace {} via {}", pod_block(other), node_address(other)))?;
         }
-        run_line(&format!(
-            "ip route replace {} via {}",
-            pod_block(n),
-            node_address(n)
-        ))?;
+        run_line(&format!("ip route replace {} via {}", pod_block(n), node_address(n)))?;
         Ok(())
     }
 
@@ -184,15 +148,11 @@ impl Bed {
         let directory = self.layout.node(n).join("etc-cni");
         let net = directory.join("net.d");
         fs::create_dir_all(&net).map_err(|source| Error::file("create", &net, source))?;
-        self.layout
-            .write(&net.join("10-testbed.conflist"), &cni(n))?;
-        self.layout
-            .write(&directory.join("containerd.toml"), CONTAINERD)?;
-        self.layout
-            .write(&directory.join("kubelet.yaml"), &self.kubelet(n))?;
+        self.layout.write(&net.join("10-testbed.conflist"), &cni(n))?;
+        self.layout.write(&directory.join("containerd.toml"), CONTAINERD)?;
+        self.layout.write(&directory.join("kubelet.yaml"), &self.kubelet(n))?;
         let kubeconfig = self.layout.kubeconfig("kube-proxy");
-        self.layout
-            .write(&directory.join("kube-proxy.yaml"), &kube_proxy(&kubeconfig))
+        self.layout.write(&directory.join("kube-proxy.yaml"), &kube_proxy(&kubeconfig))
     }
 
     fn kubelet(&self, n: u8) -> String {

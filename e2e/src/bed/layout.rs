@@ -113,27 +113,17 @@ impl Layout {
     /// The cgroup of `part` (of the whole bed, if empty) below each controller's root.
     pub(super) fn cgroup(&self, part: &str) -> PathBuf {
         let name = self.state.file_name().unwrap_or("hemicycle-bed".as_ref());
-        if part.is_empty() {
-            name.into()
-        } else {
-            Path::new(name).join(part)
-        }
+        if part.is_empty() { name.into() } else { Path::new(name).join(part) }
     }
 
     pub(super) fn create(&self, nodes: u8) -> Result<()> {
         if nodes == 0 || nodes > NODES_MAX {
             let known = format!("1 to {NODES_MAX}");
-            return Err(Error::Unknown {
-                name: format!("a bed of {nodes} nodes"),
-                known,
-            });
+            return Err(Error::Unknown { name: format!("a bed of {nodes} nodes"), known });
         }
         fs::create_dir_all(&self.state)
             .map_err(|source| Error::file("create", &self.state, source))?;
-        self.write(
-            &self.state.join(MARK),
-            "made by testbed up, emptied by testbed down\n",
-        )?;
+        self.write(&self.state.join(MARK), "made by testbed up, emptied by testbed down\n")?;
         let parts = ["log", "pid", "pki", "etcd"].map(|part| self.state.join(part));
         for directory in parts.into_iter().chain((1..=nodes).map(|n| self.node(n))) {
             fs::create_dir_all(&directory)

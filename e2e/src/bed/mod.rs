@@ -74,9 +74,7 @@ impl Bed {
     pub fn open(layout: Layout) -> Result<Self> {
         let list = layout.bins_file();
         let Ok(text) = fs::read_to_string(&list) else {
-            return Err(Error::NotUp {
-                state: layout.state().to_owned(),
-            });
+            return Err(Error::NotUp { state: layout.state().to_owned() });
         };
         let tools = Tools::from_directories(text.lines().map(Into::into).collect());
         Ok(Self { layout, tools })
@@ -123,20 +121,15 @@ impl Bed {
 
     fn up_from_nothing(&self, nodes: u8, progress: Progress<'_>) -> Result<()> {
         self.layout.create(nodes)?;
-        self.layout
-            .write(&self.layout.bins_file(), &self.tools.list())?;
+        self.layout.write(&self.layout.bins_file(), &self.tools.list())?;
         self.keep_own_program()?;
         pki::write_all(&self.layout, nodes)?;
         self.start_sandbox()?;
         door::open(&self.layout)?;
         progress("certificates and namespaces are made; starting etcd and the API server");
-        run(self
-            .enter(self.layout.program())
-            .arg("_up")
-            .arg(nodes.to_string()))
-        .map(|said| said.lines().for_each(progress))?;
-        self.layout
-            .write(&self.layout.complete_file(), &nodes.to_string())
+        run(self.enter(self.layout.program()).arg("_up").arg(nodes.to_string()))
+            .map(|said| said.lines().for_each(progress))?;
+        self.layout.write(&self.layout.complete_file(), &nodes.to_string())
     }
 
     /// What runs inside the bed to bring the cluster up, once its namespaces stand.
@@ -158,17 +151,12 @@ impl Bed {
         self.layout.write(&coredns, COREDNS)?;
         std::thread::scope(|scope| {
             let dns = scope.spawn(|| run(self.kubectl().args(["apply", "-f"]).arg(&coredns)));
-            let starts: Vec<_> = (1..=nodes)
-                .map(|n| scope.spawn(move || self.start_node(n)))
-                .collect();
+            let starts: Vec<_> =
+                (1..=nodes).map(|n| scope.spawn(move || self.start_node(n))).collect();
             for start in starts {
-                start.join().map_err(|_| Error::Crashed {
-                    what: "starting a node",
-                })??;
+                start.join().map_err(|_| Error::Crashed { what: "starting a node" })??;
             }
-            dns.join().map_err(|_| Error::Crashed {
-                what: "applying cluster DNS",
-            })?
+            dns.join().map_err(|_| Error::Crashed { what: "applying cluster DNS" })?
         })?;
         for n in 1..=nodes {
             self.wait_node_ready(n)?;
@@ -223,9 +211,7 @@ impl Bed {
     #[must_use]
     pub fn kubectl(&self) -> Command {
         let mut command = Command::new(self.tools.path("kubectl"));
-        command
-            .arg("--kubeconfig")
-            .arg(self.layout.kubeconfig("admin"));
+        command.arg("--kubeconfig").arg(self.layout.kubeconfig("admin"));
         command
     }
 

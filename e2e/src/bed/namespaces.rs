@@ -50,9 +50,7 @@ impl Bed {
         let log = self.layout.log(name);
         let file = fs::OpenOptions::new().create(true).append(true).open(&log);
         let file = file.map_err(|source| Error::file("open", &log, source))?;
-        let twin = file
-            .try_clone()
-            .map_err(|source| Error::file("open", &log, source))?;
+        let twin = file.try_clone().map_err(|source| Error::file("open", &log, source))?;
         let program = self.layout.program();
         // `setsid`: neither Ctrl-C nor `timeout` around the caller may reach it.
         let child = Command::new(&program)
@@ -65,12 +63,9 @@ impl Bed {
             .stdout(file)
             .stderr(twin)
             .spawn();
-        let child = child.map_err(|source| Error::Start {
-            program: program.display().to_string(),
-            source,
-        })?;
-        self.layout
-            .write(&self.layout.pid(name), &child.id().to_string())?;
+        let child = child
+            .map_err(|source| Error::Start { program: program.display().to_string(), source })?;
+        self.layout.write(&self.layout.pid(name), &child.id().to_string())?;
         Ok(child.id())
     }
 

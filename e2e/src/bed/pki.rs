@@ -29,13 +29,7 @@ struct Subject<'a> {
 
 /// One that only ever calls.
 fn client<'a>(file: &'a str, name: &'a str, group: Option<&'a str>) -> Subject<'a> {
-    Subject {
-        file,
-        name,
-        group,
-        usages: &[Usage::ClientAuth],
-        names: &[],
-    }
+    Subject { file, name, group, usages: &[Usage::ClientAuth], names: &[] }
 }
 
 /// Writes every certificate, key and kubeconfig that a cluster of `nodes` nodes wants.
@@ -69,20 +63,8 @@ pub(super) fn write_all(layout: &Layout, nodes: u8) -> Result<()> {
         },
     )?;
     let masters = Some("system:masters");
-    leaf(
-        layout,
-        &front,
-        &client("front-proxy", "front-proxy-client", None),
-    )?;
-    leaf(
-        layout,
-        &ca,
-        &client(
-            "apiserver-kubelet",
-            "kube-apiserver-kubelet-client",
-            masters,
-        ),
-    )?;
+    leaf(layout, &front, &client("front-proxy", "front-proxy-client", None))?;
+    leaf(layout, &ca, &client("apiserver-kubelet", "kube-apiserver-kubelet-client", masters))?;
     user(layout, &ca, &client("admin", "admin", masters))?;
     for part in ["kube-controller-manager", "kube-scheduler", "kube-proxy"] {
         user(layout, &ca, &client(part, &format!("system:{part}"), None))?;
@@ -109,27 +91,18 @@ fn key(name: &str) -> Result<KeyPair> {
 }
 
 fn refused(name: &str, source: rcgen::Error) -> Error {
-    Error::Certificate {
-        name: name.to_owned(),
-        source,
-    }
+    Error::Certificate { name: name.to_owned(), source }
 }
 
 fn authority(layout: &Layout, name: &str) -> Result<Issuer> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![
-        KeyUsagePurpose::DigitalSignature,
-        KeyUsagePurpose::KeyCertSign,
-    ];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
     params.distinguished_name.push(DnType::CommonName, name);
     let issuer =
         CertifiedIssuer::self_signed(params, key(name)?).map_err(|source| refused(name, source))?;
     layout.write(&layout.pki(&format!("{name}.crt")), &issuer.pem())?;
-    layout.write(
-        &layout.pki(&format!("{name}.key")),
-        &issuer.key().serialize_pem(),
-    )?;
+    layout.write(&layout.pki(&format!("{name}.key")), &issuer.key().serialize_pem())?;
     Ok(issuer)
 }
 
@@ -141,13 +114,9 @@ fn leaf(layout: &Layout, issuer: &Issuer, subject: &Subject<'_>) -> Result<(Stri
     params.extended_key_usages = subject.usages.to_vec();
     params.use_authority_key_identifier_extension = true;
     if let Some(group) = subject.group {
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, group);
+        params.distinguished_name.push(DnType::OrganizationName, group);
     }
-    params
-        .distinguished_name
-        .push(DnType::CommonName, subject.name);
+    params.distinguished_name.push(DnType::CommonName, subject.name);
     for name in subject.names {
         let san = match name.parse::<IpAddr>() {
             Ok(address) => SanType::IpAddress(address),

@@ -41,20 +41,14 @@ pub fn preflight(state: &Path) -> Result<()> {
     let user = run(Command::new("id").arg("-u"))?;
     if user.trim() != "0" {
         return Err(machine(
-            format!(
-                "namespaces and mounts need root, and this is user {}",
-                user.trim()
-            ),
+            format!("namespaces and mounts need root, and this is user {}", user.trim()),
             "run it as root (sudo)",
         ));
     }
     programs()?;
     if !is_there("go") {
         let what = "go is not in PATH".to_owned();
-        return Err(machine(
-            what,
-            "install Go 1.26 or newer; it builds Kubernetes",
-        ));
+        return Err(machine(what, "install Go 1.26 or newer; it builds Kubernetes"));
     }
     let memory = memory_mib();
     if memory < MEMORY_MIB_MIN {
@@ -73,10 +67,7 @@ pub fn preflight(state: &Path) -> Result<()> {
             ));
         }
     }
-    if !cgroup::mounts()
-        .iter()
-        .any(|mount| mount.ends_with("memory"))
-    {
+    if !cgroup::mounts().iter().any(|mount| mount.ends_with("memory")) {
         return Err(machine(
             "the memory controller of cgroup v1 is not mounted".to_owned(),
             "boot with systemd.unified_cgroup_hierarchy=0; the bed was proven on cgroup v1 only",
@@ -90,19 +81,13 @@ fn machine(what: String, remedy: &'static str) -> Error {
 }
 
 fn programs() -> Result<()> {
-    let absent: Vec<_> = PROGRAMS
-        .iter()
-        .filter(|(program, _)| !is_there(program))
-        .collect();
+    let absent: Vec<_> = PROGRAMS.iter().filter(|(program, _)| !is_there(program)).collect();
     if absent.is_empty() {
         return Ok(());
     }
     let names: Vec<_> = absent.iter().map(|(program, _)| *program).collect();
     let packages: Vec<_> = absent.iter().map(|(_, package)| *package).collect();
-    Err(Error::Missing {
-        missing: names.join(", "),
-        packages: packages.join(" "),
-    })
+    Err(Error::Missing { missing: names.join(", "), packages: packages.join(" ") })
 }
 
 fn is_there(program: &str) -> bool {
@@ -112,23 +97,15 @@ fn is_there(program: &str) -> bool {
 
 fn memory_mib() -> u64 {
     let table = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = table
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let line = table.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or(0) / 1024
 }
 
 /// Free space at `directory`, or at its nearest parent that exists.
 fn disk_mib(directory: &Path) -> Result<u64> {
-    let there = directory
-        .ancestors()
-        .find(|path| path.exists())
-        .unwrap_or(Path::new("/"));
+    let there = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let table = run(Command::new("df").args(["--output=avail", "-m"]).arg(there))?;
-    let number = table
-        .lines()
-        .last()
-        .and_then(|line| line.trim().parse().ok());
+    let number = table.lines().last().and_then(|line| line.trim().parse().ok());
     Ok(number.unwrap_or(0))
 }

@@ -31,12 +31,10 @@ impl Minor {
     /// If it is not pinned in `e2e/tools`.
     pub fn named(name: &str) -> Result<Self> {
         let all = [Self::V1_37, Self::V1_34];
-        all.into_iter()
-            .find(|minor| minor.name() == name)
-            .ok_or_else(|| Error::Unknown {
-                name: format!("Kubernetes {name}"),
-                known: all.map(Self::name).join(", "),
-            })
+        all.into_iter().find(|minor| minor.name() == name).ok_or_else(|| Error::Unknown {
+            name: format!("Kubernetes {name}"),
+            known: all.map(Self::name).join(", "),
+        })
     }
 
     /// As in `1.37`.
@@ -49,9 +47,7 @@ impl Minor {
     }
 
     fn module(self) -> PathBuf {
-        cache::checkout()
-            .join("e2e/tools")
-            .join(format!("k8s-{}", self.name()))
+        cache::checkout().join("e2e/tools").join(format!("k8s-{}", self.name()))
     }
 }
 
@@ -66,11 +62,7 @@ const KUBERNETES: [&str; 6] = [
 ];
 
 /// Main packages that only the newest release's module pins.
-const EXTRAS: [&str; 3] = [
-    "helm.sh/helm/v4/cmd/helm",
-    "sigs.k8s.io/kwok/cmd/kwok",
-    "./coredns",
-];
+const EXTRAS: [&str; 3] = ["helm.sh/helm/v4/cmd/helm", "sigs.k8s.io/kwok/cmd/kwok", "./coredns"];
 
 /// Part of the key: a change of how we build makes new directories.
 const FLAGS: &str = "CGO_ENABLED=0 -mod=readonly -trimpath -s -w 1";
@@ -106,22 +98,14 @@ impl Tools {
 
     /// The directories, one a line.
     pub(super) fn list(&self) -> String {
-        self.directories
-            .iter()
-            .map(|directory| format!("{}\n", directory.display()))
-            .collect()
+        self.directories.iter().map(|directory| format!("{}\n", directory.display())).collect()
     }
 
     /// The program called `name`.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
-        let mut paths = self
-            .directories
-            .iter()
-            .map(|directory| directory.join(name));
-        paths
-            .find(|path| path.exists())
-            .unwrap_or_else(|| name.into())
+        let mut paths = self.directories.iter().map(|directory| directory.join(name));
+        paths.find(|path| path.exists()).unwrap_or_else(|| name.into())
     }
 
     /// `PATH` with the cluster's programs in front.
@@ -129,29 +113,21 @@ impl Tools {
     pub fn search_path(&self) -> OsString {
         let rest = std::env::var_os("PATH").unwrap_or_default();
         let rest: Vec<_> = std::env::split_paths(&rest).collect();
-        let own = self
-            .directories
-            .iter()
-            .filter(|own| !rest.contains(own))
-            .cloned();
+        let own = self.directories.iter().filter(|own| !rest.contains(own)).cloned();
         let all: Vec<_> = own.chain(rest.iter().cloned()).collect();
         std::env::join_paths(all).unwrap_or_default()
     }
 
     /// The images that every node gets at its first start.
     pub(super) fn images(&self) -> Vec<PathBuf> {
-        ["pause", "busybox", "coredns"]
-            .map(|name| self.path(&format!("images/{name}.tar")))
-            .into()
+        ["pause", "busybox", "coredns"].map(|name| self.path(&format!("images/{name}.tar"))).into()
     }
 }
 
 /// The program that runs now.
 pub(super) fn own_program() -> Result<PathBuf> {
-    std::env::current_exe().map_err(|source| Error::Start {
-        program: "this program".to_owned(),
-        source,
-    })
+    std::env::current_exe()
+        .map_err(|source| Error::Start { program: "this program".to_owned(), source })
 }
 
 fn build(minor: Minor, progress: Progress<'_>) -> Result<PathBuf> {
@@ -190,21 +166,13 @@ fn key(minor: Minor) -> Result<String> {
         }
     }
     let hash = context.finish();
-    Ok(hash
-        .as_ref()
-        .iter()
-        .take(6)
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(hash.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn go(minor: Minor) -> Command {
     let mut command = Command::new("nice");
     command.args(["-n", "10", "go"]).current_dir(minor.module());
-    command
-        .env("CGO_ENABLED", "0")
-        .env("GOFLAGS", "-mod=readonly")
-        .env("GOWORK", "off");
+    command.env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=readonly").env("GOWORK", "off");
     command
 }
 
@@ -215,10 +183,7 @@ fn build_programs(minor: Minor, output: &Path) -> Result<()> {
     let number = minor.name().trim_start_matches("1.");
     let mut link = "-s -w".to_owned();
     // Server, nodes and kubectl then all say the version that they are.
-    for package in [
-        "k8s.io/component-base/version",
-        "k8s.io/client-go/pkg/version",
-    ] {
+    for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
         for (name, value) in [
             ("gitVersion", version),
             ("gitMajor", "1"),
@@ -230,10 +195,8 @@ fn build_programs(minor: Minor, output: &Path) -> Result<()> {
             link.push_str(&format!(" -X {package}.{name}={value}"));
         }
     }
-    let mut packages: Vec<_> = KUBERNETES
-        .iter()
-        .map(|name| format!("k8s.io/kubernetes/cmd/{name}"))
-        .collect();
+    let mut packages: Vec<_> =
+        KUBERNETES.iter().map(|name| format!("k8s.io/kubernetes/cmd/{name}")).collect();
     if minor == Minor::V1_37 {
         packages.extend(EXTRAS.map(str::to_owned));
     }
@@ -242,11 +205,7 @@ fn build_programs(minor: Minor, output: &Path) -> Result<()> {
     run(go(minor).args(flags).args(packages))?;
     let etcd = output.join("etcd");
     let flags = ["build", "-trimpath", "-ldflags", "-s -w", "-o"];
-    run(go(minor)
-        .args(flags)
-        .arg(etcd)
-        .arg("go.etcd.io/etcd/server/v3"))
-    .map(|_| ())
+    run(go(minor).args(flags).arg(etcd).arg("go.etcd.io/etcd/server/v3")).map(|_| ())
 }
 
 /// `pause` is the first process of every pod, of every node and of the bed itself.
@@ -254,34 +213,18 @@ fn build_pause(minor: Minor, output: &Path) -> Result<()> {
     let directory = run(go(minor).args(["list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes"]))?;
     let source = Path::new(directory.trim()).join("build/pause/linux/pause.c");
     let flags = ["-Os", "-static", "-Wall", "-DVERSION=hemicycle", "-o"];
-    run(Command::new("cc")
-        .args(flags)
-        .arg(output.join("pause"))
-        .arg(source))
-    .map(|_| ())
+    run(Command::new("cc").args(flags).arg(output.join("pause")).arg(source)).map(|_| ())
 }
 
 fn build_images(output: &Path) -> Result<()> {
     let busybox = run(Command::new("sh").args(["-c", "command -v busybox"]))?;
     let images = output.join("images");
-    images::from_files(
-        "pause",
-        &images,
-        &[("/pause", &output.join("pause"))],
-        &[],
-        "/pause",
-    )?;
+    images::from_files("pause", &images, &[("/pause", &output.join("pause"))], &[], "/pause")?;
     let file = [("/bin/busybox", Path::new(busybox.trim()))];
     images::from_files("busybox", &images, &file, &BUSYBOX, "/bin/sh")?;
     let coredns = output.join("coredns");
     if coredns.exists() {
-        images::from_files(
-            "coredns",
-            &images,
-            &[("/coredns", &coredns)],
-            &[],
-            "/coredns",
-        )?;
+        images::from_files("coredns", &images, &[("/coredns", &coredns)], &[], "/coredns")?;
     }
     Ok(())
 }

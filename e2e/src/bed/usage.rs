@@ -25,13 +25,8 @@ impl Bed {
 
 /// The number after `word` in `file` of a cgroup, 0 where there is none.
 fn number(controller: &str, group: &Path, file: &str, word: &str) -> f64 {
-    let path = Path::new("/sys/fs/cgroup")
-        .join(controller)
-        .join(group)
-        .join(file);
+    let path = Path::new("/sys/fs/cgroup").join(controller).join(group).join(file);
     let text = fs::read_to_string(path).unwrap_or_default();
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix(word)?.trim().parse().ok());
+    let value = text.lines().find_map(|line| line.strip_prefix(word)?.trim().parse().ok());
     value.unwrap_or(0.0)
 }

@@ -38,12 +38,7 @@ pub fn from_files(
     fs::write(&containerfile, text)
         .map_err(|source| Error::file("write", &containerfile, source))?;
     let tag = format!("localhost/hemicycle-bed/{name}:1");
-    let built = build(
-        &containerfile,
-        &context,
-        &tag,
-        &output.join(format!("{name}.tar")),
-    );
+    let built = build(&containerfile, &context, &tag, &output.join(format!("{name}.tar")));
     // What is left of it costs only disk.
     let _ = fs::remove_dir_all(&context);
     built
@@ -73,26 +68,14 @@ pub fn build(containerfile: &Path, context: &Path, tag: &str, output: &Path) -> 
     let store = cache::directory().join(format!("buildah-{}", std::process::id()));
     let buildah = || {
         let mut command = Command::new("buildah");
-        command
-            .arg("--root")
-            .arg(store.join("root"))
-            .arg("--runroot")
-            .arg(store.join("run"));
+        command.arg("--root").arg(store.join("root")).arg("--runroot").arg(store.join("run"));
         command.args(["--storage-driver", "vfs"]);
         command
     };
     let partial = output.with_extension("partial");
     let _ = fs::remove_file(&partial);
     let built = run(buildah()
-        .args([
-            "bud",
-            "--isolation",
-            "chroot",
-            "--pull-never",
-            "--tag",
-            tag,
-            "--file",
-        ])
+        .args(["bud", "--isolation", "chroot", "--pull-never", "--tag", tag, "--file"])
         .arg(containerfile)
         .arg(context))
     .and_then(|_| {

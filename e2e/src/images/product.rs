@@ -20,11 +20,8 @@ const PLATFORM: &str = "x86_64-unknown-linux-gnu";
 pub const IMAGE_MIB_MAX: u64 = 30;
 
 /// Binary and image name, and the directory of its Containerfile.
-const IMAGES: [(&str, &str); 3] = [
-    ("media-node", "media-node"),
-    ("gateway", "operator/gateway"),
-    ("operator", "operator"),
-];
+const IMAGES: [(&str, &str); 3] =
+    [("media-node", "media-node"), ("gateway", "operator/gateway"), ("operator", "operator")];
 
 /// Builds the three images and returns their archives, tagged `localhost/hemicycle/NAME:dev`.
 ///
@@ -52,10 +49,7 @@ pub fn product(progress: Progress<'_>) -> Result<Vec<PathBuf>> {
         }
         let size =
             fs::metadata(&archive).map_err(|source| Error::file("read", &archive, source))?;
-        progress(&format!(
-            "{tag}: {:.1} MiB",
-            size.len() as f64 / 1_048_576.0
-        ));
+        progress(&format!("{tag}: {:.1} MiB", size.len() as f64 / 1_048_576.0));
         if size.len() > IMAGE_MIB_MAX * 1_048_576 {
             return Err(Error::Machine {
                 what: format!("image {tag} is larger than {IMAGE_MIB_MAX} MiB"),
@@ -72,9 +66,7 @@ pub fn product(progress: Progress<'_>) -> Result<Vec<PathBuf>> {
 fn binaries() -> Result<PathBuf> {
     let target = cache::directory().join("target-static");
     let mut command = Command::new("cargo");
-    command
-        .current_dir(cache::checkout())
-        .env("CARGO_TARGET_DIR", &target);
+    command.current_dir(cache::checkout()).env("CARGO_TARGET_DIR", &target);
     command.env("RUSTFLAGS", "-C target-feature=+crt-static");
     command.args(["build", "--release", "--locked", "--target", PLATFORM]);
     for (name, _) in IMAGES {
@@ -99,7 +91,5 @@ fn is_current(archive: &Path, sources: &[&Path]) -> bool {
     let Some(made) = time(archive) else {
         return false;
     };
-    sources
-        .iter()
-        .all(|source| time(source).is_some_and(|changed| changed < made))
+    sources.iter().all(|source| time(source).is_some_and(|changed| changed < made))
 }

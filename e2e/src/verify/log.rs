@@ -36,11 +36,7 @@ impl Log {
         let name = format!("{command:?}");
         let out = OpenOptions::new().append(true).open(&self.path)?;
         let twin = out.try_clone()?;
-        let status = command
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(twin)
-            .status();
+        let status = command.stdin(Stdio::null()).stdout(out).stderr(twin).status();
         let status = status.with_context(|| format!("cannot start {name}"))?;
         if !status.success() {
             bail!("{name} ended with {status}");
@@ -58,9 +54,7 @@ impl Log {
     /// Sum of what the test programs in the log reported.
     pub(super) fn count(&self) -> Count {
         let text = fs::read_to_string(&self.path).unwrap_or_default();
-        text.lines()
-            .filter_map(count_of)
-            .fold(Count::default(), Count::plus)
+        text.lines().filter_map(count_of).fold(Count::default(), Count::plus)
     }
 
     /// Its end, indented.
@@ -94,20 +88,8 @@ mod tests {
     fn counts_are_read_from_test_programs() {
         let line =
             "test result: FAILED. 12 passed; 1 failed; 0 ignored; 0 measured; 3 filtered out";
-        assert_eq!(
-            count_of(line),
-            Some(Count {
-                passed: 12,
-                failed: 1
-            })
-        );
-        assert_eq!(
-            count_of("3 passed, 0 failed"),
-            Some(Count {
-                passed: 3,
-                failed: 0
-            })
-        );
+        assert_eq!(count_of(line), Some(Count { passed: 12, failed: 1 }));
+        assert_eq!(count_of("3 passed, 0 failed"), Some(Count { passed: 3, failed: 0 }));
         assert_eq!(count_of("connection failed"), None);
         assert_eq!(count_of("running 12 tests"), None);
     }

@@ -23,16 +23,10 @@ pub struct Count {
 }
 
 impl Count {
-    const ONE: Self = Self {
-        passed: 1,
-        failed: 0,
-    };
+    const ONE: Self = Self { passed: 1, failed: 0 };
 
     fn plus(self, other: Self) -> Self {
-        Self {
-            passed: self.passed + other.passed,
-            failed: self.failed + other.failed,
-        }
+        Self { passed: self.passed + other.passed, failed: self.failed + other.failed }
     }
 }
 
@@ -79,10 +73,7 @@ pub fn run(names: &[String]) -> anyhow::Result<Count> {
 /// The stages and what they are about, for a person who asks.
 #[must_use]
 pub fn list() -> String {
-    STAGES
-        .iter()
-        .map(|stage| format!("{:<10} {}\n", stage.name, stage.about))
-        .collect()
+    STAGES.iter().map(|stage| format!("{:<10} {}\n", stage.name, stage.about)).collect()
 }
 
 fn choose(names: &[String]) -> anyhow::Result<Vec<&'static Stage>> {
@@ -103,21 +94,12 @@ fn run_stage(stage: &Stage, surroundings: &mut Surroundings) -> anyhow::Result<C
     let seconds = begin.elapsed().as_secs_f64();
     let count = match &result {
         // A stage that ran no check proved nothing.
-        Ok(count) if *count == Count::default() => Count {
-            passed: 0,
-            failed: 1,
-        },
+        Ok(count) if *count == Count::default() => Count { passed: 0, failed: 1 },
         Ok(count) => *count,
-        Err(_) => log.count().plus(Count {
-            passed: 0,
-            failed: u64::from(log.count().failed == 0),
-        }),
+        Err(_) => log.count().plus(Count { passed: 0, failed: u64::from(log.count().failed == 0) }),
     };
     let word = if count.failed == 0 { "ok" } else { "FAILED" };
-    println!(
-        "{:<10} {word:<6} {:>5} {seconds:>7.1} s  {}",
-        stage.name, count.passed, stage.about
-    );
+    println!("{:<10} {word:<6} {:>5} {seconds:>7.1} s  {}", stage.name, count.passed, stage.about);
     if count.failed > 0 {
         println!("{}", log.tail());
         if let Err(error) = result {

@@ -16,48 +16,18 @@ const DENY_VERSION: &str = "0.20.2";
 
 /// All stages.
 pub(super) static STAGES: [Stage; 10] = [
-    Stage {
-        name: "fmt",
-        about: "formatting",
-        tools: Tools::Unused,
-        act: fmt,
-    },
-    Stage {
-        name: "tidy",
-        about: "house rules",
-        tools: Tools::Unused,
-        act: tidy,
-    },
+    Stage { name: "fmt", about: "formatting", tools: Tools::Unused, act: fmt },
+    Stage { name: "tidy", about: "house rules", tools: Tools::Unused, act: tidy },
     Stage {
         name: "clippy",
         about: "lints, warnings are errors",
         tools: Tools::Unused,
         act: clippy,
     },
-    Stage {
-        name: "test",
-        about: "unit and property tests",
-        tools: Tools::Unused,
-        act: test,
-    },
-    Stage {
-        name: "sim",
-        about: "simulations, headless scenarios",
-        tools: Tools::Unused,
-        act: sim,
-    },
-    Stage {
-        name: "doc",
-        about: "documentation builds",
-        tools: Tools::Unused,
-        act: doc,
-    },
-    Stage {
-        name: "deny",
-        about: "licences, bans, sources",
-        tools: Tools::Unused,
-        act: deny,
-    },
+    Stage { name: "test", about: "unit and property tests", tools: Tools::Unused, act: test },
+    Stage { name: "sim", about: "simulations, headless scenarios", tools: Tools::Unused, act: sim },
+    Stage { name: "doc", about: "documentation builds", tools: Tools::Unused, act: doc },
+    Stage { name: "deny", about: "licences, bans, sources", tools: Tools::Unused, act: deny },
     Stage {
         name: "charts",
         about: "charts render; CRDs are as generated",
@@ -70,12 +40,7 @@ pub(super) static STAGES: [Stage; 10] = [
         tools: Tools::Wanted,
         act: admit,
     },
-    Stage {
-        name: "live",
-        about: "meetings on a real cluster",
-        tools: Tools::Wanted,
-        act: live,
-    },
+    Stage { name: "live", about: "meetings on a real cluster", tools: Tools::Wanted, act: live },
 ];
 
 fn fmt(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
@@ -89,9 +54,7 @@ fn tidy(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
 }
 
 fn clippy(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
-    log.run(&mut cargo(
-        "clippy --workspace --all-targets --features e2e/bed -- -D warnings",
-    ))?;
+    log.run(&mut cargo("clippy --workspace --all-targets --features e2e/bed -- -D warnings"))?;
     Ok(Count::ONE)
 }
 
@@ -123,12 +86,8 @@ fn deny(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
         let install = format!("install --locked cargo-deny --version {DENY_VERSION} --root");
         log.run(cargo(&install).arg(&root))?;
     }
-    let check = ["--offline", "check", "licenses", "bans", "sources"];
-    log.run(
-        Command::new(program)
-            .args(check)
-            .current_dir(cache::checkout()),
-    )?;
+    let check = ["check", "licenses", "bans", "sources"];
+    log.run(Command::new(program).args(check).current_dir(cache::checkout()))?;
     Ok(Count::ONE)
 }
 
@@ -164,15 +123,9 @@ fn in_bed(surroundings: &mut Surroundings, log: &Log, prefix: &str) -> anyhow::R
     }
     log.run(&mut cargo(&line))?;
     let programs = executables(log)?;
-    ensure!(
-        programs.len() == names.len(),
-        "not every test was built: {programs:?}"
-    );
+    ensure!(programs.len() == names.len(), "not every test was built: {programs:?}");
     let bed = surroundings.bed(log)?;
-    let failed = programs
-        .iter()
-        .filter(|program| run_in(bed, log, program).is_err())
-        .count();
+    let failed = programs.iter().filter(|program| run_in(bed, log, program).is_err()).count();
     if failed > 0 {
         bail!("{failed} of {} test programs failed", programs.len());
     }
@@ -181,20 +134,14 @@ fn in_bed(surroundings: &mut Surroundings, log: &Log, prefix: &str) -> anyhow::R
 
 /// One test at a time: each has the machine, and faults, for itself.
 fn run_in(bed: &Bed, log: &Log, program: &PathBuf) -> anyhow::Result<()> {
-    log.run(
-        bed.enter(program)
-            .arg("--test-threads=1")
-            .current_dir(cache::checkout().join("e2e")),
-    )
+    log.run(bed.enter(program).arg("--test-threads=1").current_dir(cache::checkout().join("e2e")))
 }
 
 /// The test programs that cargo says it built, as in `Executable tests/x.rs
 /// (target/debug/deps/x-1)`.
 fn executables(log: &Log) -> anyhow::Result<Vec<PathBuf>> {
     let text = fs::read_to_string(log.path()).context("cannot read the log")?;
-    let lines = text
-        .lines()
-        .filter(|line| line.trim_start().starts_with("Executable "));
+    let lines = text.lines().filter(|line| line.trim_start().starts_with("Executable "));
     let paths = lines.filter_map(|line| line.rsplit_once('(')?.1.strip_suffix(')'));
     Ok(paths.map(|path| cache::checkout().join(path)).collect())
 }
@@ -209,11 +156,7 @@ fn test_targets(wanted: impl Fn(&str) -> bool) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(&directory).context("cannot list the tests")? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        names.extend(
-            name.strip_suffix(".rs")
-                .filter(|name| wanted(name))
-                .map(str::to_owned),
-        );
+        names.extend(name.strip_suffix(".rs").filter(|name| wanted(name)).map(str::to_owned));
     }
     names.sort();
     Ok(names)

@@ -36,14 +36,10 @@ impl Surroundings {
     /// The programs of the cluster.
     pub(super) fn tools(&mut self) -> anyhow::Result<bed::Tools> {
         if let Some(building) = self.building.take() {
-            let built = building
-                .join()
-                .map_err(|_| anyhow!("building the programs crashed"))?;
+            let built = building.join().map_err(|_| anyhow!("building the programs crashed"))?;
             self.tools = Some(built.context("cannot build the programs of the cluster")?);
         }
-        self.tools
-            .clone()
-            .context("the programs of the cluster could not be built")
+        self.tools.clone().context("the programs of the cluster could not be built")
     }
 
     /// The product's images.

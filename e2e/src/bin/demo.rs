@@ -1,0 +1,33 @@
+//! `demo`: from nothing to a meeting on real pods; see `e2e::demo`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// A real Kubernetes cluster on this machine, the operator, and two browsers in one meeting.
+#[derive(Debug, Parser)]
+struct Line {
+    /// End after the meeting, with an exit code, instead of staying up until Ctrl-C.
+    #[arg(long)]
+    check: bool,
+    /// Port on localhost for your own browser.
+    #[arg(long, default_value_t = 7880)]
+    port: u16,
+    /// Kubernetes minor release: 1.37 or 1.34.
+    #[arg(long, default_value = "1.37")]
+    kubernetes: String,
+}
+
+fn main() -> ExitCode {
+    if let Some(code) = e2e::bed::command::take_over() {
+        return code;
+    }
+    let Line { check, port, kubernetes } = Line::parse();
+    match e2e::demo::run(&e2e::demo::Options { check, port, kubernetes }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Who takes part in a meeting on the bed: people in browsers and a program that uses the Python package
+//! `livekit`. Starts them inside the bed and reads what they report; does not judge the meeting.
+
+mod browser;
+mod python;
+mod ticket;
+
+pub use browser::{Browser, Engine, page_packages};
+pub use python::{Python, python_packages};
+pub use ticket::join_token;

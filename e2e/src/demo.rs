@@ -1,0 +1,291 @@
+//! The demo: from nothing to a meeting on real pods, said step by step so that a person can follow.
+//! Decides the order; `install` and `cast` do it.
+//!
+//! Invariant: everything it starts lives in the bed or is this process, so that the end of both is
+//! the end of all.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use livekit_contract::token::ApiKey;
+use serde_json::Value;
+
+use crate::bed::{self, Bed, Layout, Minor, Tools};
+use crate::cast::{self, Browser, Engine, Python};
+use crate::{cache, images, install};
+
+/// Namespace of the demo's meeting cluster.
+const NAMESPACE: &str = "meetings";
+
+/// The room they meet in.
+const ROOM: &str = "council";
+
+/// Nodes of the demo's bed.
+const NODES: u8 = 3;
+
+/// Port of the gateway on every Kubernetes node.
+const NODE_PORT: u16 = 30_880;
+
+/// A cold browser on a loaded machine takes ten seconds to its first frame.
+const MEETING_SECONDS: u32 = 90;
+
+/// What a person asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// End after the meeting instead of staying up.
+    pub check: bool,
+    /// Port on this machine's localhost for a person's browser.
+    pub port: u16,
+    /// Kubernetes minor release.
+    pub kubernetes: String,
+}
+
+/// A meeting cluster that stands, and how to get in.
+#[derive(Debug)]
+pub struct Venue {
+    key: ApiKey,
+    /// Kind and name, as kubectl takes them.
+    pub cluster: String,
+    port: u16,
+    forward: Child,
+}
+
+impl Drop for Venue {
+    fn drop(&mut self) {
+        // Inside the bed it is this child; from outside it ends with the bed.
+        let _ = self.forward.kill();
+        let _ = self.forward.wait();
+    }
+}
+
+/// Prints steps with the time since the beginning.
+#[derive(Debug)]
+struct Teller(Instant);
+
+impl Teller {
+    fn say(&self, text: &str) {
+        println!("[{:>6.1} s] {text}", self.0.elapsed().as_secs_f64());
+    }
+}
+
+/// The whole demo.
+///
+/// # Errors
+/// The first step that failed, and what to do.
+pub fn run(options: &Options) -> Result<()> {
+    let teller = Teller(Instant::now());
+    let say = |text: &str| teller.say(text);
+    port_is_free(options.port)?;
+    let layout = Layout::from_environment();
+    bed::preflight(layout.state())?;
+    let tools = prepare(&Minor::named(&options.kubernetes)?, &say)?;
+    let archives = images::product(&say)?;
+    say(&format!("starting a Kubernetes {} cluster of {NODES} nodes", options.kubernetes));
+    let bed = Bed::new(layout, tools);
+    let result = on_bed(&bed, &archives, options, &say);
+    say("taking everything down");
+    bed.down()?;
+    result
+}
+
+/// Everything that needs the network, before the bed, which has none.
+fn prepare(minor: &Minor, say: bed::Progress<'_>) -> Result<Tools> {
+    say("packages for page, browsers and the Python participant");
+    cast::page_packages()?;
+    cast::python_packages()?;
+    Ok(Tools::ensure(*minor, say)?)
+}
+
+fn on_bed(
+    bed: &Bed,
+    archives: &[PathBuf],
+    options: &Options,
+    say: bed::Progress<'_>,
+) -> Result<()> {
+    bed.up(NODES, say)?;
+    install_all(bed, archives, say)?;
+    let venue = Venue::open(bed, say)?;
+    let directory = cache::directory().join("demo");
+    let met = meet(bed, &venue, &directory, say)?;
+    print!("{met}");
+    println!("{}", look(bed)?);
+    if !options.check {
+        stay(bed, &venue, options, &directory)?;
+    }
+    Ok(())
+}
+
+/// Loads the images and installs the product, for whoever has a bed.
+///
+/// # Errors
+/// If a node or the API server refuses.
+pub fn install_all(bed: &Bed, archives: &[PathBuf], say: bed::Progress<'_>) -> Result<()> {
+    say("loading the three images on every node");
+    let load = bed.enter(bed.layout().program()).arg("load").args(archives).status()?;
+    ensure!(load.success(), "the images could not be loaded");
+    install::charts(bed, say)?;
+    install::scope(bed, say)?;
+    Ok(())
+}
+
+impl Venue {
+    /// Applies the sample meeting cluster, waits until it is Ready and opens a way in.
+    ///
+    /// # Errors
+    /// If it does not become Ready in half a minute.
+    pub fn open(bed: &Bed, say: bed::Progress<'_>) -> Result<Self> {
+        install::namespace(bed, NAMESPACE)?;
+        let key = install::credentials(bed, NAMESPACE, "visio-keys")?;
+        say("kubectl apply -f samples/meetingcluster.yaml");
+        let begin = Instant::now();
+        let sample = install::samples().join("meetingcluster.yaml");
+        let cluster = install::apply(bed, &sample, Some(NAMESPACE))?;
+        install::ready(bed, &cluster, NAMESPACE, 120)?;
+        say(&format!("{cluster} is Ready after {:.1} s", begin.elapsed().as_secs_f64()));
+        let name = cluster.rsplit('/').next().unwrap_or_default();
+        install::apply_text(bed, "entrance", &entrance(name))?;
+        let port = free_port()?;
+        let forward = forward_inside(bed, port)?;
+        Ok(Self { key, cluster, port, forward })
+    }
+
+    /// Where LiveKit clients inside the bed connect to.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("ws://localhost:{}", self.port)
+    }
+
+    fn page(&self, port: u16, who: &str) -> Result<String> {
+        let token = cast::join_token(&self.key, ROOM, who)?;
+        Ok(format!("http://localhost:{port}/meet/#url=ws://localhost:{port}&token={token}"))
+    }
+}
+
+/// A NodePort in front of the gateway: the bed has no load balancer.
+fn entrance(cluster: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{name: {cluster}-entrance, namespace: {NAMESPACE}}}
+spec:
+  type: NodePort
+  selector: {{hemicycle.dev/meeting-cluster: {cluster}, hemicycle.dev/component: gateway}}
+  ports: [{{port: 80, targetPort: 8080, nodePort: {NODE_PORT}}}]
+"
+    )
+}
+
+/// `localhost` is a secure context, which a camera needs.
+fn forward_inside(bed: &Bed, port: u16) -> Result<Child> {
+    let mut command = bed.enter(bed.layout().program());
+    command.args(["forward", &format!("127.0.0.1:{port}")]);
+    command.args(entrances().map(|entrance| entrance.to_string()));
+    command.stdin(Stdio::null()).spawn().context("cannot start the forwarder")
+}
+
+fn entrances() -> impl Iterator<Item = SocketAddr> {
+    let address = |n: u8| SocketAddr::from((Ipv4Addr::new(198, 18, 0, 10 + n), NODE_PORT));
+    (1..=NODES).map(address)
+}
+
+/// Two browsers and a program meet; returns what each received, for a person to read.
+///
+/// # Errors
+/// If one of them did not see and hear both others.
+pub fn meet(bed: &Bed, venue: &Venue, directory: &Path, say: bed::Progress<'_>) -> Result<String> {
+    let _ = fs::remove_dir_all(directory);
+    fs::create_dir_all(directory).context("cannot make the directory of reports")?;
+    say("Chromium, Firefox and a Python program enter the room");
+    let others = 2;
+    let mut browsers = Vec::new();
+    for (engine, who) in [(Engine::Chromium, "Ada"), (Engine::Firefox, "Blaise")] {
+        let page = venue.page(venue.port, who)?;
+        let open = Browser::open(bed, engine, &page, others, MEETING_SECONDS, directory)?;
+        browsers.push((engine, open));
+    }
+    let token = cast::join_token(&venue.key, ROOM, "Python")?;
+    let python = Python::join(bed, &venue.url(), &token, others, MEETING_SECONDS, directory)?;
+    let mut text = String::new();
+    let mut failures = Vec::new();
+    for (engine, browser) in browsers {
+        let screenshot = browser.screenshot();
+        match browser.end() {
+            Ok(report) => {
+                text.push_str(&received(engine.name(), &report));
+                text.push_str(&format!("  screenshot {}\n", screenshot.display()));
+            }
+            Err(error) => failures.push(format!("{error:#}")),
+        }
+    }
+    match python.end() {
+        Ok(report) => {
+            let report = serde_json::from_str(&report).unwrap_or_default();
+            text.push_str(&received("python", &report));
+        }
+        Err(error) => failures.push(format!("{error:#}")),
+    }
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    say("they saw and heard each other");
+    Ok(text)
+}
+
+/// One line for each participant that was received.
+fn received(who: &str, report: &Value) -> String {
+    let mut text = format!("{who} received\n");
+    let others = report.get("received").and_then(Value::as_object).into_iter().flatten();
+    for (identity, what) in others {
+        let pairs = what.as_object().into_iter().flatten();
+        let pairs: Vec<_> = pairs.map(|(name, value)| format!("{name} {value}")).collect();
+        text.push_str(&format!("  from {identity:<8} {}\n", pairs.join(", ")));
+    }
+    text
+}
+
+/// What an operator sees.
+fn look(bed: &Bed) -> Result<String> {
+    let get = ["get", "mc,mn", "-A", "-o", "wide"];
+    let pods = ["get", "pods", "-n", NAMESPACE, "-o", "wide"];
+    let (objects, pods) = (install::kubectl(bed, &get)?, install::kubectl(bed, &pods)?);
+    Ok(format!("\n$ kubectl get mc,mn -A -o wide\n{objects}\n$ kubectl get pods\n{pods}"))
+}
+
+/// Lets a person in until Ctrl-C.
+fn stay(bed: &Bed, venue: &Venue, options: &Options, directory: &Path) -> Result<()> {
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, options.port));
+    bed::forward(listen, entrances().collect())?;
+    let page = venue.page(venue.port, "Ada")?;
+    // Stays for whoever comes: nobody brings a hundred others.
+    let hours = 6 * 3600;
+    let company = Browser::open(bed, Engine::Chromium, &page, 100, hours, directory)?;
+    println!("\nJoin them with your own browser on this machine (Ada stays in the room):\n");
+    println!("  {}\n", venue.page(options.port, "You")?);
+    println!("Look around, from the repository, in another terminal:\n");
+    println!("  ./testbed run kubectl get mc,mn -A -o wide");
+    println!("  ./testbed run kubectl -n {NAMESPACE} describe {}", venue.cluster);
+    println!("  ./testbed node-loss 1      # and see who comes back where");
+    println!("  ./testbed help\n");
+    println!("Ctrl-C ends it and leaves nothing behind.");
+    drop(company.end());
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+fn port_is_free(port: u16) -> Result<()> {
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let tried = TcpListener::bind(listen);
+    tried.map(drop).with_context(|| {
+        format!("port {port} on localhost is taken: end what holds it, or give --port N")
+    })
+}
+
+/// A port that is free outside is free inside, where nothing else listens on localhost but the
+/// control plane, whose ports are below.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok(listener.local_addr()?.port())
+}

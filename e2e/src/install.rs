@@ -1,0 +1,155 @@
+//! Installs the product on the bed the way its users do: helm for the charts, labels by the scope's
+//! owner, kubectl for the sample. Decides nothing that a user could not have typed.
+//!
+//! Invariant: every step can be repeated.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use aws_lc_rs::rand;
+use livekit_contract::token::ApiKey;
+
+use crate::bed::{Bed, Error, Progress, Result};
+use crate::cache;
+use crate::process::{Wait, run};
+
+/// Namespace of the operator.
+pub const OPERATOR_NAMESPACE: &str = "hemicycle-system";
+
+/// The API key's name in what we install.
+const API_KEY: &str = "visio";
+
+/// Twice the shortest secret that the product accepts, written in hexadecimal.
+const SECRET_BYTES: usize = 32;
+
+/// Zones that the Kubernetes nodes are spread over, as a provider would label them.
+const ZONES: [&str; 3] = ["a", "b", "c"];
+
+/// Where the samples lie that users are shown.
+#[must_use]
+pub fn samples() -> PathBuf {
+    cache::checkout().join("samples")
+}
+
+/// Installs both charts with the images that were loaded, and waits until the operator is ready.
+///
+/// # Errors
+/// If helm refuses or the operator does not become ready.
+pub fn charts(bed: &Bed, progress: Progress<'_>) -> Result<()> {
+    progress("helm upgrade --install hemicycle-crds charts/hemicycle-crds");
+    helm(bed, "hemicycle-crds", &[])?;
+    progress("helm upgrade --install hemicycle charts/hemicycle");
+    let mut values = vec!["workloadPullPolicy=Never".to_owned(), "image.pullPolicy=Never".into()];
+    for image in ["image", "mediaNodeImage", "gatewayImage"] {
+        values.push(format!("{image}.registry=localhost"));
+        values.push(format!("{image}.tag=dev"));
+    }
+    helm(bed, "hemicycle", &values)
+}
+
+fn helm(bed: &Bed, chart: &str, values: &[String]) -> Result<()> {
+    let mut command = bed.enter(bed.tools().path("helm"));
+    let homes = cache::directory().join("helm");
+    for home in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+        command.env(home, homes.join(home));
+    }
+    command.args(["upgrade", "--install", chart]).arg(cache::checkout().join("charts").join(chart));
+    command.args(["--namespace", OPERATOR_NAMESPACE, "--create-namespace"]);
+    command.args(["--wait", "--timeout", "3m"]);
+    for value in values {
+        command.args(["--set", value]);
+    }
+    run(&mut command).map(|_| ())
+}
+
+/// Declares the sample scope and labels every Kubernetes node as lying in it, as its owner would.
+///
+/// # Errors
+/// If the API server refuses.
+pub fn scope(bed: &Bed, progress: Progress<'_>) -> Result<()> {
+    progress("kubectl apply -f samples/qualificationscope.yaml");
+    let name = apply(bed, &samples().join("qualificationscope.yaml"), None)?;
+    for n in bed.layout().nodes() {
+        let zone = ZONES[usize::from(n - 1) % ZONES.len()];
+        let label = format!("topology.kubernetes.io/zone={zone}");
+        kubectl(bed, &["label", "--overwrite", "node", &format!("n{n}"), &label])?;
+    }
+    let label = kubectl(bed, &["get", &name, "-o", "jsonpath={.spec.nodeLabel}"])?;
+    let label = format!("{}=true", label.trim());
+    progress(&format!("kubectl label nodes --all {label}"));
+    kubectl(bed, &["label", "--overwrite", "nodes", "--all", &label]).map(|_| ())
+}
+
+/// Makes a Secret with a fresh API key in `namespace` and returns the key.
+///
+/// # Errors
+/// If the API server refuses.
+pub fn credentials(bed: &Bed, namespace: &str, name: &str) -> Result<ApiKey> {
+    let mut bytes = [0_u8; SECRET_BYTES];
+    rand::fill(&mut bytes).map_err(|_| Error::Crashed { what: "drawing a secret" })?;
+    let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let manifest = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+         stringData:\n  keys.yaml: |\n    {API_KEY}: {secret}\n"
+    );
+    apply_text(bed, "credentials", &manifest)?;
+    Ok(ApiKey::new(API_KEY, secret))
+}
+
+/// Makes `namespace`, if it is not there.
+///
+/// # Errors
+/// If the API server refuses.
+pub fn namespace(bed: &Bed, namespace: &str) -> Result<()> {
+    let text = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n");
+    apply_text(bed, "namespace", &text).map(|_| ())
+}
+
+/// Applies a manifest that is made here.
+///
+/// # Errors
+/// If the API server refuses.
+pub fn apply_text(bed: &Bed, name: &str, text: &str) -> Result<String> {
+    let path = bed.layout().state().join(format!("{name}.yaml"));
+    fs::write(&path, text).map_err(|source| Error::file("write", &path, source))?;
+    apply(bed, &path, None)
+}
+
+/// Applies a file and returns what it names, as in `meetingcluster.hemicycle.dev/visio`.
+///
+/// # Errors
+/// If the API server refuses.
+pub fn apply(bed: &Bed, file: &Path, namespace: Option<&str>) -> Result<String> {
+    let file = file.display().to_string();
+    let mut line = vec!["apply", "-o", "name", "-f", &file];
+    line.extend(namespace.into_iter().flat_map(|namespace| ["-n", namespace]));
+    kubectl(bed, &line).map(|said| said.trim().to_owned())
+}
+
+/// Waits for condition Ready of `object`.
+///
+/// # Errors
+/// If it is not met within `seconds`; then with what the object says of itself.
+pub fn ready(bed: &Bed, object: &str, namespace: &str, seconds: u64) -> Result<()> {
+    let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].status}";
+    let what = format!("condition Ready of {object}");
+    let met = Wait::new(&what, seconds).until(|| {
+        let said = kubectl(bed, &["get", object, "-n", namespace, "-o", path]);
+        said.is_ok_and(|text| text == "True")
+    });
+    met.map_err(|error| {
+        let said = kubectl(bed, &["describe", object, "-n", namespace]).unwrap_or_default();
+        let pods = kubectl(bed, &["get", "pods", "-A", "-o", "wide"]).unwrap_or_default();
+        Error::Machine { what: format!("{error}\n{said}\n{pods}"), remedy: "see above" }
+    })
+}
+
+/// `kubectl` with `line`; its output.
+///
+/// # Errors
+/// If it fails.
+pub fn kubectl(bed: &Bed, line: &[&str]) -> Result<String> {
+    let mut command: Command = bed.enter(bed.tools().path("kubectl"));
+    run(command.args(line))
+}

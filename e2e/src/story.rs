@@ -1,0 +1,137 @@
+//! How the live tests are told: a namespace of its own for each, conditions instead of pauses, and
+//! the cluster's own account when something did not happen.
+//!
+//! Runs inside the bed, with the product installed. Decides nothing about what must be true.
+//! Invariant: the namespace is gone afterwards, whether the story ended well or not.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::bed::{Bed, Layout, Result as BedResult};
+use crate::install;
+
+/// How often a condition is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// One story and its namespace.
+#[derive(Debug)]
+pub struct Story {
+    bed: Bed,
+    namespace: String,
+    begin: Instant,
+}
+
+/// Tells a story called `name`, which names its namespace too.
+///
+/// # Panics
+/// If the story does not end well: then with the cluster's account of what happened.
+pub fn tell(name: &str, scenes: impl FnOnce(&Story) -> Result<()>) {
+    let story = Story::begin(name).unwrap_or_else(|error| panic!("cannot begin: {error:#}"));
+    let told = scenes(&story);
+    let account = told.as_ref().err().map(|_| story.account());
+    let ended = story.end();
+    if let Err(error) = told {
+        panic!("{name}: {error:#}\n{}", account.unwrap_or_default());
+    }
+    ended.unwrap_or_else(|error| panic!("{name} cannot be cleared away: {error:#}"));
+}
+
+impl Story {
+    fn begin(name: &str) -> Result<Self> {
+        ensure!(Bed::is_inside(), "live tests run inside the test bed: ./verify live");
+        let bed = Bed::open(Layout::from_environment())?;
+        let namespace = format!("story-{name}");
+        // What an interrupted run left would tell another story.
+        let old = ["delete", "namespace", &namespace, "--ignore-not-found", "--timeout=120s"];
+        install::kubectl(&bed, &old).context("cannot remove an earlier namespace")?;
+        install::namespace(&bed, &namespace)?;
+        Ok(Self { bed, namespace, begin: Instant::now() })
+    }
+
+    /// The bed around it.
+    #[must_use]
+    pub fn bed(&self) -> &Bed {
+        &self.bed
+    }
+
+    /// The namespace that goes with it.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Says what happens next, with the time since the beginning.
+    pub fn say(&self, text: &str) {
+        println!("{:>7.1} s  {text}", self.begin.elapsed().as_secs_f64());
+    }
+
+    /// `kubectl` in the story's namespace.
+    ///
+    /// # Errors
+    /// If it fails; its message is the error.
+    pub fn kubectl(&self, line: &str) -> BedResult<String> {
+        let mut words = vec!["-n", &self.namespace];
+        words.extend(line.split_whitespace());
+        install::kubectl(&self.bed, &words)
+    }
+
+    /// One value of an object, empty where there is none.
+    #[must_use]
+    pub fn value(&self, object: &str, path: &str) -> String {
+        let path = format!("jsonpath={path}");
+        let line = ["-n", &self.namespace, "get", object, "-o", &path];
+        install::kubectl(&self.bed, &line).unwrap_or_default()
+    }
+
+    /// Waits until `condition` holds and returns how long it took.
+    ///
+    /// # Errors
+    /// If it does not within `seconds`.
+    pub fn until(
+        &self,
+        what: &str,
+        seconds: u64,
+        mut condition: impl FnMut() -> bool,
+    ) -> Result<Duration> {
+        let begin = Instant::now();
+        while !condition() {
+            ensure!(begin.elapsed().as_secs() < seconds, "{what}: not within {seconds} s");
+            std::thread::sleep(LOOK);
+        }
+        self.say(&format!("{what} (after {:.1} s)", begin.elapsed().as_secs_f64()));
+        Ok(begin.elapsed())
+    }
+
+    /// What the cluster says of the story: objects, events, logs.
+    #[must_use]
+    pub fn account(&self) -> String {
+        let mut text = String::new();
+        let mut add = |line: &[&str]| {
+            text.push_str(&format!("--- kubectl {}\n", line.join(" ")));
+            match install::kubectl(&self.bed, line) {
+                Ok(said) => text.push_str(&said),
+                Err(error) => text.push_str(&error.to_string()),
+            }
+            text.push('\n');
+        };
+        let own = &["-n", &self.namespace];
+        add(&[own, &["get", "all,mc,mn", "-o", "wide"][..]].concat());
+        add(&[own, &["get", "mc,mn", "-o", "yaml"][..]].concat());
+        add(&[own, &["get", "events", "--sort-by=.lastTimestamp"][..]].concat());
+        let logs = ["logs", "--prefix", "--all-containers", "--tail=60"];
+        for component in ["media-node", "gateway"] {
+            let label = format!("-lhemicycle.dev/component={component}");
+            add(&[own, &logs[..], &[&label]].concat());
+        }
+        let operator = ["-n", install::OPERATOR_NAMESPACE];
+        add(&[&operator, &logs[..], &["-lapp.kubernetes.io/name=hemicycle"]].concat());
+        add(&["get", "nodes", "-o", "wide"]);
+        text
+    }
+
+    fn end(self) -> Result<()> {
+        let line = ["delete", "namespace", &self.namespace, "--timeout=120s"];
+        install::kubectl(&self.bed, &line).map(|_| ()).context("the namespace does not go")
+    }
+}

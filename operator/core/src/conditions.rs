@@ -1,0 +1,345 @@
+//! What the owner of a meeting cluster is told: conditions with stable reasons.
+//!
+//! Derived from the world, the policy and the plan's report and from nothing else; transition times
+//! are the business of whoever writes them. A message says what happened, to which object, and what
+//! to do.
+
+use crate::{
+    plan::{PlanReport, Stage, WaitingOn},
+    policy::{Paused, Policy},
+    sovereignty::ScopeGate,
+    world::{CredentialsSeen, PlacerSeen, PodPhase, PodSeen, World},
+};
+
+mod reason;
+
+pub use reason::Reason;
+
+/// What a condition is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConditionKind {
+    /// Everything that was asked for is there.
+    Ready,
+    /// People can meet.
+    Available,
+    /// Something is being changed.
+    Progressing,
+    /// Something is wrong that needs a person.
+    Degraded,
+    /// The owner stopped changes.
+    Paused,
+    /// There is room for what is asked.
+    CapacityOk,
+    /// New rooms get a home.
+    PlacementReady,
+}
+
+impl ConditionKind {
+    /// Every kind, in the order in which they are written.
+    pub const ALL: [Self; 7] = [
+        Self::Ready,
+        Self::Available,
+        Self::Progressing,
+        Self::Degraded,
+        Self::Paused,
+        Self::CapacityOk,
+        Self::PlacementReady,
+    ];
+
+    /// `type` of the condition.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Available => "Available",
+            Self::Progressing => "Progressing",
+            Self::Degraded => "Degraded",
+            Self::Paused => "Paused",
+            Self::CapacityOk => "CapacityOK",
+            Self::PlacementReady => "PlacementReady",
+        }
+    }
+}
+
+/// Whether a condition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// Nobody could look.
+    Unknown,
+}
+
+impl Status {
+    /// `status` of the condition.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// One condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// `type`.
+    pub kind: ConditionKind,
+    /// `status`.
+    pub status: Status,
+    /// `reason`.
+    pub reason: Reason,
+    /// `message`.
+    pub message: String,
+}
+
+fn condition(
+    kind: ConditionKind,
+    status: Status,
+    reason: Reason,
+    message: impl Into<String>,
+) -> Condition {
+    Condition { kind, status, reason, message: message.into() }
+}
+
+/// All conditions of a meeting cluster, in the order of [`ConditionKind::ALL`].
+#[must_use]
+pub fn conditions(world: &World, policy: &Policy, report: &PlanReport) -> Vec<Condition> {
+    let available = available(world, report);
+    let degraded = degraded(world, report);
+    let progressing = progressing(policy, report);
+    let capacity = capacity(policy, report);
+    let ready = ready(&available, &degraded, policy, report);
+    vec![ready, available, progressing, degraded, paused(policy), capacity, placement(world)]
+}
+
+fn ready(
+    available: &Condition,
+    degraded: &Condition,
+    policy: &Policy,
+    report: &PlanReport,
+) -> Condition {
+    let kind = ConditionKind::Ready;
+    if available.status != Status::True {
+        return Condition { kind, ..available.clone() };
+    }
+    let blocking = [Reason::ScopeNotValid, Reason::CredentialsMissing, Reason::CredentialsWeak];
+    if degraded.status == Status::True && blocking.contains(&degraded.reason) {
+        return condition(kind, Status::False, degraded.reason, degraded.message.clone());
+    }
+    let (serving, wanted) = (report.scale.serving, report.scale.wanted);
+    if serving < policy.capacity.nodes_min {
+        let message = format!("{serving} of {wanted} media nodes serve");
+        return condition(kind, Status::False, Reason::MediaNodesStarting, message);
+    }
+    let message = format!("{serving} media nodes serve, {wanted} are wanted");
+    condition(kind, Status::True, Reason::AsExpected, message)
+}
+
+fn available(world: &World, report: &PlanReport) -> Condition {
+    let kind = ConditionKind::Available;
+    if let Some(gateway) = world.gateway
+        && gateway.replicas_ready == 0
+    {
+        let message = format!(
+            "none of {} gateway replicas is ready: look at the Deployment's events",
+            gateway.replicas_wanted
+        );
+        return condition(kind, Status::False, Reason::GatewayNotReady, message);
+    }
+    if report.scale.serving == 0 {
+        return match blocker(report) {
+            Some((reason, message)) => condition(kind, Status::False, reason, message),
+            None => {
+                let message = "no media node serves yet";
+                condition(kind, Status::False, Reason::MediaNodesStarting, message)
+            }
+        };
+    }
+    let message = format!("{} media nodes serve", report.scale.serving);
+    condition(kind, Status::True, Reason::AsExpected, message)
+}
+
+/// What keeps media nodes from being made, if anything does.
+fn blocker(report: &PlanReport) -> Option<(Reason, String)> {
+    if let ScopeGate::Closed(loss) = &report.gate {
+        return Some((Reason::ScopeNotValid, loss.describe()));
+    }
+    report.held().find_map(|(_, held)| match &held.on {
+        WaitingOn::Credentials(what) => Some((Reason::CredentialsMissing, what.clone())),
+        WaitingOn::KubernetesNode(_) => Some((
+            Reason::PodUnschedulable,
+            format!("cannot {}: it waits for {}", held.step, held.on.describe()),
+        )),
+        WaitingOn::Backoff { .. } => Some((
+            Reason::MediaNodesFailing,
+            format!("cannot {}: it waits for {}", held.step, held.on.describe()),
+        )),
+        _ => None,
+    })
+}
+
+fn progressing(policy: &Policy, report: &PlanReport) -> Condition {
+    let kind = ConditionKind::Progressing;
+    if policy.paused == Paused::Yes {
+        let message = "spec.paused is true: nothing is changed";
+        return condition(kind, Status::False, Reason::Paused, message);
+    }
+    let rolling = report.stages.iter().find(|s| s.stage == Stage::Rollout);
+    if let Some(stage) = rolling.filter(|s| !s.done.is_empty() || !s.held.is_empty()) {
+        let waits = stage.held.first().map_or_else(
+            || stage.done.join("; "),
+            |held| format!("{} waits for {}", held.step, held.on.describe()),
+        );
+        return condition(kind, Status::True, Reason::RollingOut, waits);
+    }
+    let scale = &report.scale;
+    if scale.serving < scale.wanted {
+        let message = format!("{} of {} media nodes serve", scale.serving, scale.wanted);
+        return condition(kind, Status::True, Reason::MediaNodesStarting, message);
+    }
+    if scale.emptying > 0 {
+        let waits = report.held().find_map(|(_, held)| match &held.on {
+            WaitingOn::Rooms { .. } => {
+                Some(format!("{}: waits for {}", held.step, held.on.describe()))
+            }
+            _ => None,
+        });
+        let message =
+            waits.unwrap_or_else(|| format!("{} media nodes are being emptied", scale.emptying));
+        return condition(kind, Status::True, Reason::Draining, message);
+    }
+    condition(kind, Status::False, Reason::AsExpected, "nothing is being changed")
+}
+
+fn degraded(world: &World, report: &PlanReport) -> Condition {
+    let kind = ConditionKind::Degraded;
+    let is = |reason, message: String| condition(kind, Status::True, reason, message);
+    match &report.gate {
+        ScopeGate::Closed(loss) => return is(Reason::ScopeNotValid, loss.describe()),
+        ScopeGate::Unknown => {
+            let message = "QualificationScopes could not be listed: no new media node is made";
+            return is(Reason::ScopeUnknown, message.into());
+        }
+        ScopeGate::Open { .. } => {}
+    }
+    match &world.credentials {
+        CredentialsSeen::Missing { what } => return is(Reason::CredentialsMissing, what.clone()),
+        CredentialsSeen::Weak { what } => return is(Reason::CredentialsWeak, what.clone()),
+        CredentialsSeen::Unknown | CredentialsSeen::Good => {}
+    }
+    if let Some(refusal) = world.refusals.last() {
+        let message = format!("the API server refused to {}: {}", refusal.act, refusal.message);
+        return is(Reason::ApiRefused, message);
+    }
+    if let Some(message) = pod_trouble(world) {
+        return is(Reason::MediaNodesFailing, message);
+    }
+    if let ScopeGate::Open { kubernetes_nodes: Some(nodes) } = &report.gate
+        && nodes.is_empty()
+    {
+        let message = "no Kubernetes node carries the scope's label: label one, or correct \
+                       spec.nodeLabel of the QualificationScope";
+        return is(Reason::NoKubernetesNodeInScope, message.into());
+    }
+    if let Some(name) = report.scale.frozen_by.first() {
+        let more = report.scale.frozen_by.len() - 1;
+        let message = format!(
+            "media node {name} (and {more} more) does not report: the fleet does not shrink and \
+             it gets no new room until it does"
+        );
+        return is(Reason::ReportsMissing, message);
+    }
+    condition(kind, Status::False, Reason::AsExpected, "nothing is wrong")
+}
+
+/// What keeps a pod from running, in the words of Kubernetes.
+fn pod_trouble(world: &World) -> Option<String> {
+    world.media_nodes.iter().find_map(|(name, seen)| match &seen.pod {
+        PodSeen::Present(pod) if !matches!(pod.phase, PodPhase::Unschedulable { .. }) => {
+            let trouble = pod.trouble.as_ref()?;
+            Some(format!("the pod of media node {name} does not run: {trouble}"))
+        }
+        _ => None,
+    })
+}
+
+fn paused(policy: &Policy) -> Condition {
+    let kind = ConditionKind::Paused;
+    match policy.paused {
+        Paused::Yes => {
+            let message = "spec.paused is true: set it to false to let changes go on";
+            condition(kind, Status::True, Reason::Paused, message)
+        }
+        Paused::No => condition(kind, Status::False, Reason::AsExpected, "changes go on"),
+    }
+}
+
+fn capacity(policy: &Policy, report: &PlanReport) -> Condition {
+    let kind = ConditionKind::CapacityOk;
+    let scale = &report.scale;
+    let is_not = |reason, message| condition(kind, Status::False, reason, message);
+    let unplaced = report.held().find_map(|(_, held)| match &held.on {
+        WaitingOn::KubernetesNode(what) if held.step.starts_with("add ") => Some(what),
+        _ => None,
+    });
+    if let Some(what) = unplaced {
+        let message = format!(
+            "{} pods have no place, waiting for {what}: add Kubernetes nodes to the scope",
+            scale.unschedulable.max(1)
+        );
+        return is_not(Reason::PodUnschedulable, message);
+    }
+    if scale.rooms_refused > 0 {
+        let message = format!(
+            "{} new rooms were refused in the last minute: raise spec.capacity.maxNodes or \
+             participantsPerNodeMax",
+            scale.rooms_refused
+        );
+        return is_not(Reason::RoomsRefused, message);
+    }
+    if scale.wish_unbounded > policy.capacity.nodes_max {
+        let message = format!(
+            "{} media nodes are needed and spec.capacity.maxNodes is {}: raise it",
+            scale.wish_unbounded, policy.capacity.nodes_max
+        );
+        return is_not(Reason::NodesMaxReached, message);
+    }
+    if scale.serving == 0 {
+        return is_not(Reason::MediaNodesStarting, "no media node serves".into());
+    }
+    let message = format!(
+        "{} participants in {} rooms on {} media nodes, which are {:.0} % full",
+        scale.participants,
+        scale.rooms,
+        scale.serving,
+        scale.load_ratio * 100.0
+    );
+    condition(kind, Status::True, Reason::AsExpected, message)
+}
+
+fn placement(world: &World) -> Condition {
+    let kind = ConditionKind::PlacementReady;
+    match world.placer {
+        PlacerSeen::Placing => {
+            condition(kind, Status::True, Reason::AsExpected, "new rooms get a home")
+        }
+        PlacerSeen::Rebuilding { unheard } => {
+            let message = format!(
+                "a new leader is still hearing {unheard} media nodes: new rooms wait a few seconds"
+            );
+            condition(kind, Status::False, Reason::Rebuilding, message)
+        }
+        PlacerSeen::NotLeading => {
+            let message = "this operator replica does not lead";
+            condition(kind, Status::Unknown, Reason::NotLeading, message)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

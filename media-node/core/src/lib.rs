@@ -1,1 +1,27 @@
 //! Sans-IO SFU: rooms, participants, tracks, downlinks. No sockets, clock or threads.
+//!
+//! The shell calls [`Shard::handle`] any number of times, then drains [`Shard::poll`] to its
+//! timeout. Invariant: the same inputs at the same times with the same seed give the same
+//! decisions; nothing here panics on input.
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        reason = "a test fails by panicking"
+    )
+)]
+
+mod config;
+pub mod ids;
+pub mod io;
+mod shard;
+mod stats;
+
+pub use config::{Certificate, MediaAddress, RtxCache, SERVER_VERSION, ShardConfig, TokenMinter};
+pub use shard::Shard;
+pub use stats::{Drops, ShardStats};

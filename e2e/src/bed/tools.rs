@@ -65,7 +65,7 @@ const KUBERNETES: [&str; 6] = [
 const EXTRAS: [&str; 3] = ["helm.sh/helm/v4/cmd/helm", "sigs.k8s.io/kwok/cmd/kwok", "./coredns"];
 
 /// Part of the key: a change of how we build makes new directories.
-const FLAGS: &str = "CGO_ENABLED=0 -mod=readonly -trimpath -s -w 1";
+const FLAGS: &str = "CGO_ENABLED=0 -mod=readonly -trimpath -s -w 2";
 
 /// Commands of the bed's busybox image.
 const BUSYBOX: [&str; 16] = [
@@ -147,6 +147,7 @@ fn build(minor: Minor, progress: Progress<'_>) -> Result<PathBuf> {
     fs::create_dir_all(&output).map_err(|source| Error::file("create", &output, source))?;
     build_programs(minor, &output)?;
     build_pause(minor, &output)?;
+    build_echo(&output)?;
     build_images(&output)?;
     fs::write(&mark, "").map_err(|source| Error::file("write", &mark, source))?;
     Ok(output)
@@ -216,12 +217,20 @@ fn build_pause(minor: Minor, output: &Path) -> Result<()> {
     run(Command::new("cc").args(flags).arg(output.join("pause")).arg(source)).map(|_| ())
 }
 
+/// Sends back every UDP packet: what busybox lacks.
+fn build_echo(output: &Path) -> Result<()> {
+    let source = cache::checkout().join("e2e/src/bed/udpecho.c");
+    let flags = ["-Os", "-static", "-Wall", "-o"];
+    run(Command::new("cc").args(flags).arg(output.join("udpecho")).arg(source)).map(|_| ())
+}
+
 fn build_images(output: &Path) -> Result<()> {
     let busybox = run(Command::new("sh").args(["-c", "command -v busybox"]))?;
     let images = output.join("images");
     images::from_files("pause", &images, &[("/pause", &output.join("pause"))], &[], "/pause")?;
-    let file = [("/bin/busybox", Path::new(busybox.trim()))];
-    images::from_files("busybox", &images, &file, &BUSYBOX, "/bin/sh")?;
+    let echo = output.join("udpecho");
+    let files = [("/bin/busybox", Path::new(busybox.trim())), ("/bin/udpecho", &echo)];
+    images::from_files("busybox", &images, &files, &BUSYBOX, "/bin/sh")?;
     let coredns = output.join("coredns");
     if coredns.exists() {
         images::from_files("coredns", &images, &[("/coredns", &coredns)], &[], "/coredns")?;

@@ -11,11 +11,10 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use livekit_contract::token::ApiKey;
 use serde_json::Value;
 
 use crate::bed::{self, Bed, Layout, Minor, Tools};
-use crate::cast::{self, Browser, Engine, Python};
+use crate::cast::{self, Browser, Credentials, Engine, Meeting, Program};
 use crate::{cache, images, install};
 
 /// Namespace of the demo's meeting cluster.
@@ -47,7 +46,8 @@ pub struct Options {
 /// A meeting cluster that stands, and how to get in.
 #[derive(Debug)]
 pub struct Venue {
-    key: ApiKey,
+    key: Credentials,
+    url: String,
     /// Kind and name, as kubectl takes them.
     pub cluster: String,
     port: u16,
@@ -150,13 +150,15 @@ impl Venue {
         install::apply_text(bed, "entrance", &entrance(name))?;
         let port = free_port()?;
         let forward = forward_inside(bed, port)?;
-        Ok(Self { key, cluster, port, forward })
+        let url = format!("ws://localhost:{port}");
+        Ok(Self { key, url, cluster, port, forward })
     }
 
-    /// Where LiveKit clients inside the bed connect to.
+    /// The meeting as programs in the bed see it, for one that is to meet `expect` others.
     #[must_use]
-    pub fn url(&self) -> String {
-        format!("ws://localhost:{}", self.port)
+    pub fn meeting(&self, expect: u32) -> Meeting<'_> {
+        let Self { key, url, .. } = self;
+        Meeting { url, key, room: ROOM, expect, seconds: MEETING_SECONDS }
     }
 
     fn page(&self, port: u16, who: &str) -> Result<String> {
@@ -207,8 +209,7 @@ pub fn meet(bed: &Bed, venue: &Venue, directory: &Path, say: bed::Progress<'_>) 
         let open = Browser::open(bed, engine, &page, others, MEETING_SECONDS, directory)?;
         browsers.push((engine, open));
     }
-    let token = cast::join_token(&venue.key, ROOM, "Python")?;
-    let python = Python::join(bed, &venue.url(), &token, others, MEETING_SECONDS, directory)?;
+    let python = Program::python(bed, venue.meeting(others), directory)?;
     let mut text = String::new();
     let mut failures = Vec::new();
     for (engine, browser) in browsers {
@@ -222,10 +223,7 @@ pub fn meet(bed: &Bed, venue: &Venue, directory: &Path, say: bed::Progress<'_>) 
         }
     }
     match python.end() {
-        Ok(report) => {
-            let report = serde_json::from_str(&report).unwrap_or_default();
-            text.push_str(&received("python", &report));
-        }
+        Ok(report) => text.push_str(&received("python", &report)),
         Err(error) => failures.push(format!("{error:#}")),
     }
     ensure!(failures.is_empty(), "{}", failures.join("\n"));

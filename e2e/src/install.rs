@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use aws_lc_rs::rand;
-use livekit_contract::token::ApiKey;
+use livekit_contract::privacy::Private;
 
 use crate::bed::{Bed, Error, Progress, Result};
 use crate::cache;
+use crate::cast::Credentials;
 use crate::process::{Wait, run};
 
 /// Namespace of the operator.
@@ -75,8 +76,8 @@ pub fn scope(bed: &Bed, progress: Progress<'_>) -> Result<()> {
         let label = format!("topology.kubernetes.io/zone={zone}");
         kubectl(bed, &["label", "--overwrite", "node", &format!("n{n}"), &label])?;
     }
-    let label = kubectl(bed, &["get", &name, "-o", "jsonpath={.spec.nodeLabel}"])?;
-    let label = format!("{}=true", label.trim());
+    let pair = "jsonpath={.spec.nodeLabel.key}={.spec.nodeLabel.value}";
+    let label = kubectl(bed, &["get", &name, "-o", pair])?;
     progress(&format!("kubectl label nodes --all {label}"));
     kubectl(bed, &["label", "--overwrite", "nodes", "--all", &label]).map(|_| ())
 }
@@ -85,7 +86,7 @@ pub fn scope(bed: &Bed, progress: Progress<'_>) -> Result<()> {
 ///
 /// # Errors
 /// If the API server refuses.
-pub fn credentials(bed: &Bed, namespace: &str, name: &str) -> Result<ApiKey> {
+pub fn credentials(bed: &Bed, namespace: &str, name: &str) -> Result<Credentials> {
     let mut bytes = [0_u8; SECRET_BYTES];
     rand::fill(&mut bytes).map_err(|_| Error::Crashed { what: "drawing a secret" })?;
     let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -94,7 +95,7 @@ pub fn credentials(bed: &Bed, namespace: &str, name: &str) -> Result<ApiKey> {
          stringData:\n  keys.yaml: |\n    {API_KEY}: {secret}\n"
     );
     apply_text(bed, "credentials", &manifest)?;
-    Ok(ApiKey::new(API_KEY, secret))
+    Ok(Credentials { id: API_KEY.to_owned(), secret: Private::new(secret) })
 }
 
 /// Makes `namespace`, if it is not there.

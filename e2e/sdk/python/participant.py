@@ -1,6 +1,6 @@
 """Joins a room with the Python package `livekit`, publishes a tone and a moving picture, and counts what it receives.
 
-    participant.py --url ws://… --token … [--seconds 20] [--expect 2] [--json FILE]
+    participant.py --url ws://… --token … [--seconds 20] [--expect 2]
 
 It ends as soon as it has received picture and sound from `--expect` others (exit code 0), or after `--seconds`
 (exit code 1). It knows nothing of the server but its address: what works here works for any user of the package.
@@ -134,14 +134,9 @@ def main():
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--linger", type=float, default=5)
     parser.add_argument("--expect", type=int, default=1)
-    parser.add_argument("--json")
     arguments = parser.parse_args()
     report = asyncio.run(asyncio.wait_for(meet(arguments), arguments.seconds + 60))
-    text = json.dumps(report, indent=2)
-    print(text)
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            file.write(text)
+    print(json.dumps(report, indent=2))
     sys.exit(0 if report["ok"] else 1)
 
 

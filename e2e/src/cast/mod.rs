@@ -2,9 +2,9 @@
 //! `livekit`. Starts them inside the bed and reads what they report; does not judge the meeting.
 
 mod browser;
-mod python;
+mod program;
 mod ticket;
 
 pub use browser::{Browser, Engine, page_packages};
-pub use python::{Python, python_packages};
-pub use ticket::join_token;
+pub use program::{Meeting, Program, go_program, python_packages};
+pub use ticket::{Credentials, join_token};

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::bed::{self, Bed, Layout, Minor, Tools};
 use crate::cast::{self, Browser, Credentials, Engine, Meeting, Program};
+use crate::process::{Wait, run as run_program};
 use crate::{cache, images, install};
 
 /// Namespace of the demo's meeting cluster.
@@ -139,17 +140,22 @@ impl Venue {
     /// If it does not become Ready in half a minute.
     pub fn open(bed: &Bed, say: bed::Progress<'_>) -> Result<Self> {
         install::namespace(bed, NAMESPACE)?;
-        let key = install::credentials(bed, NAMESPACE, "visio-keys")?;
+        let key = install::credentials(bed, NAMESPACE, "demo-keys")?;
         say("kubectl apply -f samples/meetingcluster.yaml");
         let begin = Instant::now();
         let sample = install::samples().join("meetingcluster.yaml");
         let cluster = install::apply(bed, &sample, Some(NAMESPACE))?;
         install::ready(bed, &cluster, NAMESPACE, 120)?;
         say(&format!("{cluster} is Ready after {:.1} s", begin.elapsed().as_secs_f64()));
-        let name = cluster.rsplit('/').next().unwrap_or_default();
-        install::apply_text(bed, "entrance", &entrance(name))?;
+        say("switching on the meeting page and a port on every Kubernetes node");
+        let patch = ["-n", NAMESPACE, "patch", &cluster, "--type=merge", "--patch", &opening()];
+        install::kubectl(bed, &patch)?;
         let port = free_port()?;
         let forward = forward_inside(bed, port)?;
+        let page = format!("http://localhost:{port}/meet/");
+        Wait::new("the meeting page at the gateway", 60).until(|| {
+            run_program(bed.enter("curl").args(["-sf", "-o", "/dev/null", &page])).is_ok()
+        })?;
         let url = format!("ws://localhost:{port}");
         Ok(Self { key, url, cluster, port, forward })
     }
@@ -167,18 +173,10 @@ impl Venue {
     }
 }
 
-/// A NodePort in front of the gateway: the bed has no load balancer.
-fn entrance(cluster: &str) -> String {
-    format!(
-        "apiVersion: v1
-kind: Service
-metadata: {{name: {cluster}-entrance, namespace: {NAMESPACE}}}
-spec:
-  type: NodePort
-  selector: {{hemicycle.dev/meeting-cluster: {cluster}, hemicycle.dev/component: gateway}}
-  ports: [{{port: 80, targetPort: 8080, nodePort: {NODE_PORT}}}]
-"
-    )
+/// The bed has no load balancer, and the sample shows no page to the world.
+fn opening() -> String {
+    let service = format!(r#"{{"type": "NodePort", "nodePort": {NODE_PORT}}}"#);
+    format!(r#"{{"spec": {{"gateway": {{"meetingPage": "Enabled", "service": {service}}}}}}}"#)
 }
 
 /// `localhost` is a secure context, which a camera needs.

@@ -39,8 +39,11 @@ struct Stage {
     /// Whether it wants the programs of the cluster, which are built beside the first stages.
     tools: Tools,
     /// Does it.
-    act: fn(&mut Surroundings, &Log) -> anyhow::Result<Count>,
+    act: Act,
 }
+
+/// What a stage does: its count, or why it could not go on.
+type Act = fn(&mut Surroundings, &Log) -> anyhow::Result<Count>;
 
 /// Whether a stage wants the programs of the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

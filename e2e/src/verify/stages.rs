@@ -7,41 +7,35 @@ use std::process::Command;
 use anyhow::{Context as _, bail, ensure};
 
 use super::surroundings::{Surroundings, cargo};
-use super::{Count, Log, Stage, Tools};
+use super::{Act, Count, Log, Stage, Tools};
 use crate::bed::Bed;
-use crate::cache;
+use crate::cast::{self, Meeting, Program};
+use crate::{cache, demo};
 
 /// Version of the licence checker, pinned because its rules change with it.
 const DENY_VERSION: &str = "0.20.2";
 
 /// All stages.
-pub(super) static STAGES: [Stage; 10] = [
-    Stage { name: "fmt", about: "formatting", tools: Tools::Unused, act: fmt },
-    Stage { name: "tidy", about: "house rules", tools: Tools::Unused, act: tidy },
-    Stage {
-        name: "clippy",
-        about: "lints, warnings are errors",
-        tools: Tools::Unused,
-        act: clippy,
-    },
-    Stage { name: "test", about: "unit and property tests", tools: Tools::Unused, act: test },
-    Stage { name: "sim", about: "simulations, headless scenarios", tools: Tools::Unused, act: sim },
-    Stage { name: "doc", about: "documentation builds", tools: Tools::Unused, act: doc },
-    Stage { name: "deny", about: "licences, bans, sources", tools: Tools::Unused, act: deny },
-    Stage {
-        name: "charts",
-        about: "charts render; CRDs are as generated",
-        tools: Tools::Wanted,
-        act: charts,
-    },
-    Stage {
-        name: "admit",
-        about: "schema rules on a real API server",
-        tools: Tools::Wanted,
-        act: admit,
-    },
-    Stage { name: "live", about: "meetings on a real cluster", tools: Tools::Wanted, act: live },
+pub(super) static STAGES: [Stage; 14] = [
+    stage("fmt", "formatting", Tools::Unused, fmt),
+    stage("tidy", "house rules", Tools::Unused, tidy),
+    stage("clippy", "lints, warnings are errors", Tools::Unused, clippy),
+    stage("test", "unit and property tests", Tools::Unused, test),
+    stage("sim", "simulations, headless scenarios", Tools::Unused, sim),
+    stage("doc", "documentation builds", Tools::Unused, doc),
+    stage("deny", "licences, bans, sources", Tools::Unused, deny),
+    stage("page", "the meeting page: types, lints, tests", Tools::Unused, page),
+    stage("charts", "charts render", Tools::Wanted, charts),
+    stage("admit", "schema rules on a real API server", Tools::Wanted, admit),
+    stage("images", "static images, sizes", Tools::Unused, images),
+    stage("browsers", "Chromium, Firefox, Python in one room", Tools::Wanted, browsers),
+    stage("sdk", "LiveKit's Go SDK and a Python program", Tools::Wanted, sdk),
+    stage("live", "meetings and faults on a real cluster", Tools::Wanted, live),
 ];
+
+const fn stage(name: &'static str, about: &'static str, tools: Tools, act: Act) -> Stage {
+    Stage { name, about, tools, act }
+}
 
 fn fmt(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     log.run(&mut cargo("fmt --all --check"))?;
@@ -104,17 +98,61 @@ fn charts(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     Ok(count)
 }
 
+fn page(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
+    cast::page_packages()?;
+    let web = cache::checkout().join("e2e/web");
+    log.run(Command::new("npm").args(["run", "check"]).current_dir(web))?;
+    Ok(Count::ONE)
+}
+
+fn images(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
+    let images = surroundings.images(log)?;
+    Ok(Count { passed: images.len() as u64, failed: 0 })
+}
+
+/// Each of them must see and hear both others.
+fn browsers(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
+    cast::page_packages()?;
+    cast::python_packages()?;
+    let (bed, venue) = surroundings.venue(log)?;
+    let directory = cache::directory().join("verify/browsers");
+    let met = demo::meet(bed, venue, &directory, &|text| log.note(text))?;
+    log.note(&met);
+    Ok(Count { passed: 3, failed: 0 })
+}
+
+/// The Go program meets the Python one, and asks the room service who is there.
+fn sdk(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
+    cast::python_packages()?;
+    cast::go_program()?;
+    let (bed, venue) = surroundings.venue(log)?;
+    let directory = cache::directory().join("verify/sdk");
+    fs::create_dir_all(&directory).context("cannot make the directory of reports")?;
+    let meeting = Meeting { room: "sdk", expect: 1, ..venue.meeting(1) };
+    // The Go program sends sound alone, so the Python one expects nobody whole and just stays.
+    let alone = Meeting { expect: 0, seconds: 20, ..meeting };
+    let python = Program::python(bed, alone, &directory)?;
+    let go = Program::go(bed, meeting, &directory)?.end()?;
+    let python = python.end()?;
+    log.note(&format!("{go:#}\n{python:#}"));
+    let heard = python.pointer("/received/gopher").is_some();
+    ensure!(heard, "the Python program did not subscribe to the Go program");
+    Ok(Count { passed: 2, failed: 0 })
+}
+
 fn admit(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
-    in_bed(surroundings, log, "admit_")
+    let programs = bed_tests(log, "admit_")?;
+    run_all(surroundings.bed(log)?, log, &programs)
 }
 
 fn live(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
-    in_bed(surroundings, log, "live_")
+    let programs = bed_tests(log, "live_")?;
+    run_all(surroundings.installed(log)?, log, &programs)
 }
 
-/// Builds the tests whose names begin with `prefix` outside the bed, which has no way to a
-/// registry, and runs them inside.
-fn in_bed(surroundings: &mut Surroundings, log: &Log, prefix: &str) -> anyhow::Result<Count> {
+/// Builds the tests whose names begin with `prefix`, outside the bed, which has no way to a
+/// registry.
+fn bed_tests(log: &Log, prefix: &str) -> anyhow::Result<Vec<PathBuf>> {
     let names = test_targets(|name| name.starts_with(prefix))?;
     ensure!(!names.is_empty(), "there is no test called {prefix}*");
     let mut line = "test -p e2e --features bed --no-run".to_owned();
@@ -124,7 +162,10 @@ fn in_bed(surroundings: &mut Surroundings, log: &Log, prefix: &str) -> anyhow::R
     log.run(&mut cargo(&line))?;
     let programs = executables(log)?;
     ensure!(programs.len() == names.len(), "not every test was built: {programs:?}");
-    let bed = surroundings.bed(log)?;
+    Ok(programs)
+}
+
+fn run_all(bed: &Bed, log: &Log, programs: &[PathBuf]) -> anyhow::Result<Count> {
     let failed = programs.iter().filter(|program| run_in(bed, log, program).is_err()).count();
     if failed > 0 {
         bail!("{failed} of {} test programs failed", programs.len());

@@ -9,6 +9,7 @@ use anyhow::{Context as _, anyhow};
 
 use super::Log;
 use crate::bed::{self, Bed, Layout, Minor};
+use crate::demo::{self, Venue};
 use crate::{cache, images};
 
 /// Kubernetes nodes of the bed: enough to lose one and still move rooms between two.
@@ -21,6 +22,8 @@ pub(super) struct Surroundings {
     tools: Option<bed::Tools>,
     images: Option<Vec<PathBuf>>,
     bed: Option<Bed>,
+    installed: bool,
+    venue: Option<Venue>,
 }
 
 impl Surroundings {
@@ -45,28 +48,41 @@ impl Surroundings {
     /// The product's images.
     pub(super) fn images(&mut self, log: &Log) -> anyhow::Result<Vec<PathBuf>> {
         if self.images.is_none() {
-            let built = images::product(&|text| {
-                // The log is a convenience; a full disk shows elsewhere.
-                let _ = log.write(text);
-            });
+            let built = images::product(&|text| log.note(text));
             self.images = Some(built?);
         }
         self.images.clone().context("the images could not be built")
     }
 
-    /// The bed, with the product's images on every node.
+    /// The bed: a bare cluster.
     pub(super) fn bed(&mut self, log: &Log) -> anyhow::Result<&Bed> {
         if self.bed.is_none() {
-            let tools = self.tools()?;
-            let images = self.images(log)?;
-            let bed = Bed::new(Layout::from_environment(), tools);
-            bed.up(NODES, &|text| {
-                let _ = log.write(text);
-            })?;
-            log.run(bed.enter(bed.layout().program()).arg("load").args(images))?;
+            let bed = Bed::new(Layout::from_environment(), self.tools()?);
+            bed.up(NODES, &|text| log.note(text))?;
             self.bed = Some(bed);
         }
         self.bed.as_ref().context("the bed could not be started")
+    }
+
+    /// The bed with the product installed.
+    pub(super) fn installed(&mut self, log: &Log) -> anyhow::Result<&Bed> {
+        if !self.installed {
+            let images = self.images(log)?;
+            let bed = self.bed(log)?;
+            demo::install_all(bed, &images, &|text| log.note(text))?;
+            self.installed = true;
+        }
+        self.bed(log)
+    }
+
+    /// The bed with the sample meeting cluster on it.
+    pub(super) fn venue(&mut self, log: &Log) -> anyhow::Result<(&Bed, &Venue)> {
+        self.installed(log)?;
+        if self.venue.is_none() {
+            self.venue = Some(Venue::open(self.bed(log)?, &|text| log.note(text))?);
+        }
+        let both = self.bed.as_ref().zip(self.venue.as_ref());
+        both.context("the sample meeting cluster could not be opened")
     }
 
     /// Takes the bed down.

@@ -16,6 +16,7 @@ pub mod drain;
 mod fixtures;
 pub mod fleet;
 pub mod ids;
+pub mod placement;
 pub mod plan;
 pub mod policy;
 pub mod repair;
@@ -30,6 +31,7 @@ pub use ids::{
     Epoch, Incarnation, KubernetesNodeName, MediaNodeName, ResourceVersion, RoomKey, ScopeName,
     Timestamp, Uid, Zone,
 };
+pub use placement::Directory;
 pub use plan::{Held, PlanReport, Stage, StageReport, WaitingOn, plan};
 pub use policy::Policy;
 pub use step::{Evidence, Plan, Step};

@@ -1,0 +1,1 @@
+//! The placer under test: one answer, one home, healed doubles, and a rebuild that waits.

@@ -28,7 +28,8 @@ spec:
       - name: web
         image: localhost/hemicycle-bed/busybox:1
         imagePullPolicy: Never
-        command: [sh, -c, 'mkdir /tmp/w; echo $NODE > /tmp/w/index.html; exec httpd -f -p 8080 -h /tmp/w']
+        command: [sh, -c]
+        args: ['mkdir /tmp/w; echo $NODE > /tmp/w/index.html; exec httpd -f -p 8080 -h /tmp/w']
         env: [{name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
         readinessProbe: {httpGet: {port: 8080, path: /}, periodSeconds: 1}
 ---

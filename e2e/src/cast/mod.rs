@@ -1,5 +1,6 @@
-//! Who takes part in a meeting on the bed: people in browsers and a program that uses the Python package
-//! `livekit`. Starts them inside the bed and reads what they report; does not judge the meeting.
+//! Who takes part in a meeting on the bed: people in browsers and a program that uses the Python
+//! package `livekit`. Starts them inside the bed and reads what they report; does not judge the
+//! meeting.
 
 mod browser;
 mod program;

@@ -1,5 +1,5 @@
-//! Participants that use LiveKit's own packages, unchanged, from their registries: the Python package
-//! `livekit` and the Go SDK. Each prints a report in JSON and ends by itself.
+//! Participants that use LiveKit's own packages, unchanged, from their registries: the Python
+//! package `livekit` and the Go SDK. Each prints a report in JSON and ends by itself.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

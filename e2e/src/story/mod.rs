@@ -4,12 +4,16 @@
 //! Runs inside the bed, with the product installed. Decides nothing about what must be true.
 //! Invariant: the namespace is gone afterwards, whether the story ended well or not.
 
+mod meeting_cluster;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::bed::{Bed, Layout, Result as BedResult};
 use crate::install;
+
+pub use meeting_cluster::{MeetingClusterBuilder, Meetings};
 
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(200);

@@ -160,6 +160,16 @@ impl Venue {
         Ok(Self { key, url, cluster, port, forward })
     }
 
+    /// Removes it and waits until nothing of it is left.
+    ///
+    /// # Errors
+    /// If its namespace does not go.
+    pub fn close(self, bed: &Bed) -> Result<()> {
+        let delete = ["delete", "namespace", NAMESPACE, "--timeout=120s"];
+        install::kubectl(bed, &delete).context("the sample meeting cluster does not go")?;
+        Ok(())
+    }
+
     /// The meeting as programs in the bed see it, for one that is to meet `expect` others.
     #[must_use]
     pub fn meeting(&self, expect: u32) -> Meeting<'_> {

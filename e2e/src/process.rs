@@ -60,6 +60,20 @@ pub(crate) fn child_of(pid: u32) -> Option<u32> {
     list.split_whitespace().next()?.parse().ok()
 }
 
+/// Kills `pid` and everything below it.
+pub(crate) fn kill_tree(pid: u32) {
+    let mut doomed = BTreeSet::new();
+    let mut next = vec![pid];
+    while let Some(pid) = next.pop() {
+        if doomed.insert(pid) {
+            let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+            let list = list.unwrap_or_default();
+            next.extend(list.split_whitespace().filter_map(|word| word.parse::<u32>().ok()));
+        }
+    }
+    kill_all(&doomed);
+}
+
 /// Whether `pid` runs; one that only waits to be reaped does not.
 pub(crate) fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -3,11 +3,15 @@
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
 use super::Count;
 use crate::{cache, process};
+
+/// A command that takes longer hangs: the coldest build takes a third of it.
+const COMMAND_MAX: Duration = Duration::from_secs(40 * 60);
 
 /// Lines shown of the log of a stage that failed.
 const TAIL_LINES: usize = 60;
@@ -36,8 +40,19 @@ impl Log {
         let name = format!("{command:?}");
         let out = OpenOptions::new().append(true).open(&self.path)?;
         let twin = out.try_clone()?;
-        let status = command.stdin(Stdio::null()).stdout(out).stderr(twin).status();
-        let status = status.with_context(|| format!("cannot start {name}"))?;
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(twin).spawn();
+        let mut child = child.with_context(|| format!("cannot start {name}"))?;
+        let end = Instant::now() + COMMAND_MAX;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if Instant::now() >= end {
+                process::kill_tree(child.id());
+                bail!("{name} was still running after {} s", COMMAND_MAX.as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
         if !status.success() {
             bail!("{name} ended with {status}");
         }

@@ -147,6 +147,7 @@ fn admit(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
 
 fn live(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     let programs = bed_tests(log, "live_")?;
+    surroundings.close_venue()?;
     run_all(surroundings.installed(log)?, log, &programs)
 }
 

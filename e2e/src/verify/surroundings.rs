@@ -85,6 +85,14 @@ impl Surroundings {
         both.context("the sample meeting cluster could not be opened")
     }
 
+    /// Removes the sample meeting cluster, whose media nodes hold the host ports.
+    pub(super) fn close_venue(&mut self) -> anyhow::Result<()> {
+        if let (Some(venue), Some(bed)) = (self.venue.take(), &self.bed) {
+            venue.close(bed)?;
+        }
+        Ok(())
+    }
+
     /// Takes the bed down.
     pub(super) fn end(self) -> anyhow::Result<()> {
         match self.bed {

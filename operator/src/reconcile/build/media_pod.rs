@@ -1,0 +1,250 @@
+//! Builds the pod of one media node. Pure: same workload and media node, same pod, byte for byte.
+//! Invariant: the pod passes the restricted profile of pod security unless hostNetwork or hostPort was
+//! chosen, holds no Kubernetes credential, and can only run on a Kubernetes node of the scope.
+
+use hemicycle_crds::{ANNOTATION_ADDRESSES, ANNOTATION_TEMPLATE_HASH};
+use serde_json::{Value, json};
+
+use super::manifest::{Kind, Manifest};
+use crate::reconcile::workload::{
+    AdvertisedAddress, Exposure, MEDIA_NODE, MediaPod, MediaTemplate, Workload,
+};
+
+/// Signalling listener (mutual TLS).
+pub const SIGNAL_PORT: u16 = 7880;
+/// Control listener (gRPC over mutual TLS).
+pub const CONTROL_PORT: u16 = 7881;
+/// Admin listener: probes and metrics.
+pub const ADMIN_PORT: u16 = 7882;
+/// Taint that a platform team may put on Kubernetes nodes kept for media; always tolerated.
+const MEDIA_TAINT: &str = "hemicycle.dev/media-node";
+/// Seconds after the drain budget in which the process says goodbye and exits.
+const EXIT_SECONDS: u32 = 30;
+
+/// Label that names the media node on its pod, for Services of one media node.
+const MEDIA_NODE_LABEL: &str = "hemicycle.dev/media-node";
+
+/// Name of the Secret with a media node's certificate.
+#[must_use]
+pub fn tls_secret(media_node: &str) -> String {
+    format!("{media_node}-tls")
+}
+
+/// The pod of `pod` in `workload`; `None` without a scope label, since then nothing may run.
+#[must_use]
+pub fn media_pod(workload: &Workload, pod: &MediaPod) -> Option<Manifest> {
+    let spec = pod_spec(workload, pod)?;
+    let mut manifest =
+        Manifest::new(workload, Kind::Pod, pod.name.clone(), MEDIA_NODE, json!({ "spec": spec }));
+    let mut annotations = workload.media.annotations.clone();
+    annotations.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), template_hash(workload));
+    if let Some(metadata) = manifest.body.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.insert("ownerReferences".to_owned(), json!([pod.owner]));
+        metadata.insert("annotations".to_owned(), json!(annotations));
+        if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
+            for (key, value) in &workload.media.labels {
+                labels.entry(key.clone()).or_insert_with(|| json!(value));
+            }
+            labels.insert(MEDIA_NODE_LABEL.to_owned(), json!(pod.name));
+        }
+    }
+    Some(manifest)
+}
+
+/// Hash of everything that makes a media pod, but for its name: pods with another one are outdated.
+/// FNV-1a over the JSON, whose keys are ordered.
+#[must_use]
+pub fn template_hash(workload: &Workload) -> String {
+    let anybody = MediaPod { name: "media-node".to_owned(), owner: workload.owner.clone() };
+    let spec = pod_spec(workload, &anybody);
+    let text = json!([spec, workload.media.labels, workload.media.annotations]).to_string();
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
+fn pod_spec(workload: &Workload, pod: &MediaPod) -> Option<Value> {
+    let scope_label = workload.scope_label.as_ref()?;
+    let media = &workload.media;
+    let mut spec = json!({
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "restartPolicy": "Always",
+        "terminationGracePeriodSeconds": workload.drain_seconds.saturating_add(EXIT_SECONDS),
+        "securityContext": {
+            "runAsNonRoot": true,
+            "runAsUser": 65532,
+            "runAsGroup": 65532,
+            "fsGroup": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [{"matchExpressions": [
+                {"key": scope_label.0, "operator": "In", "values": [scope_label.1]},
+            ]}],
+        }}},
+        "tolerations": tolerations(media, scope_label),
+        "topologySpreadConstraints": [
+            spread(workload, "topology.kubernetes.io/zone"),
+            spread(workload, "kubernetes.io/hostname"),
+        ],
+        "containers": [container(workload, pod)],
+        "volumes": [
+            {"name": "keys", "secret": {"secretName": workload.credentials_secret}},
+            {"name": "tls", "secret": {"secretName": tls_secret(&pod.name)}},
+        ],
+    });
+    if let Some(spec) = spec.as_object_mut() {
+        if media.exposure == Exposure::HostNetwork {
+            spec.insert("hostNetwork".to_owned(), json!(true));
+            spec.insert("dnsPolicy".to_owned(), json!("ClusterFirstWithHostNet"));
+        }
+        if let Some(class) = &media.priority_class {
+            spec.insert("priorityClassName".to_owned(), json!(class));
+        }
+        if !workload.image_pull_secrets.is_empty() {
+            spec.insert("imagePullSecrets".to_owned(), json!(workload.image_pull_secrets));
+        }
+    }
+    Some(spec)
+}
+
+fn tolerations(media: &MediaTemplate, scope_label: &(String, String)) -> Vec<Value> {
+    [scope_label.0.as_str(), MEDIA_TAINT]
+        .into_iter()
+        .map(|key| json!({"key": key, "operator": "Exists"}))
+        .chain(media.tolerations.iter().map(|toleration| json!(toleration)))
+        .collect()
+}
+
+fn spread(workload: &Workload, topology_key: &str) -> Value {
+    json!({
+        "maxSkew": 1,
+        "topologyKey": topology_key,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": workload.selector(MEDIA_NODE)},
+    })
+}
+
+fn container(workload: &Workload, pod: &MediaPod) -> Value {
+    let media = &workload.media;
+    let resources = json!({"cpu": media.cpu, "memory": media.memory});
+    json!({
+        "name": "media-node",
+        "image": media.image,
+        "imagePullPolicy": workload.image_pull_policy,
+        "env": environment(workload, pod),
+        "ports": ports(media),
+        // Equal, and whole cores: the kubelet can then pin shards to them.
+        "resources": {"requests": resources, "limits": resources},
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "startupProbe": probe("/healthz", 1, 60),
+        // Live: the process turns. Only a process that hangs for a minute is ended, with its rooms.
+        "livenessProbe": probe("/healthz", 10, 6),
+        // Ready: it may get new rooms.
+        "readinessProbe": probe("/readyz", 1, 3),
+        "volumeMounts": [
+            {"name": "keys", "mountPath": "/etc/hemicycle/keys", "readOnly": true},
+            {"name": "tls", "mountPath": "/etc/hemicycle/tls", "readOnly": true},
+        ],
+    })
+}
+
+fn probe(path: &str, period_seconds: u32, failures: u32) -> Value {
+    json!({
+        "httpGet": {"path": path, "port": "admin"},
+        "periodSeconds": period_seconds,
+        "timeoutSeconds": 2,
+        "failureThreshold": failures,
+    })
+}
+
+fn environment(workload: &Workload, pod: &MediaPod) -> Vec<Value> {
+    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    let value = |name: &str, value: String| json!({"name": name, "value": value});
+    let media = &workload.media;
+    let advertised = "HEMICYCLE_ADVERTISED_ADDRESSES";
+    let mut all = vec![
+        value("HEMICYCLE_MEDIA_NODE_NAME", pod.name.clone()),
+        value("HEMICYCLE_TENANT", workload.tenant()),
+        field("HEMICYCLE_POD_UID", "metadata.uid"),
+        field("HEMICYCLE_KUBERNETES_NODE", "spec.nodeName"),
+        value("HEMICYCLE_SHARDS", media.shards.to_string()),
+        value("HEMICYCLE_UDP_PORT_FIRST", media.udp_port_first.to_string()),
+        value("HEMICYCLE_TCP_PORT", media.tcp_port.to_string()),
+        match media.advertised {
+            AdvertisedAddress::HostIp => field(advertised, "status.hostIP"),
+            // Written by the operator as soon as the pod is bound; read at each start of the
+            // container, so that one that starts too early finds it when it starts again.
+            AdvertisedAddress::NodeExternalIp | AdvertisedAddress::NodeAnnotation => {
+                field(advertised, &format!("metadata.annotations['{ANNOTATION_ADDRESSES}']"))
+            }
+        },
+    ];
+    all.extend(media.environment.iter().map(|(name, text)| value(name, text.clone())));
+    all
+}
+
+fn ports(media: &MediaTemplate) -> Vec<Value> {
+    let bound = matches!(media.exposure, Exposure::HostPort | Exposure::HostNetwork);
+    let media_port = |name: String, port: u16, protocol: &str| {
+        let mut entry = json!({"name": name, "containerPort": port, "protocol": protocol});
+        if let (true, Some(entry)) = (bound, entry.as_object_mut()) {
+            entry.insert("hostPort".to_owned(), json!(port));
+        }
+        entry
+    };
+    let own = |name: &str, port: u16| {
+        let mut entry = json!({"name": name, "containerPort": port, "protocol": "TCP"});
+        // With hostNetwork every container port is the Kubernetes node's, and must say so.
+        if let (Exposure::HostNetwork, Some(entry)) = (media.exposure, entry.as_object_mut()) {
+            entry.insert("hostPort".to_owned(), json!(port));
+        }
+        entry
+    };
+    let mut all = vec![
+        own("signal", SIGNAL_PORT),
+        own("control", CONTROL_PORT),
+        own("admin", ADMIN_PORT),
+        media_port("ice-tcp".to_owned(), media.tcp_port, "TCP"),
+    ];
+    all.extend((0..media.shards).map(|shard| {
+        let port = media.udp_port_first.saturating_add(shard);
+        media_port(format!("media-{shard}"), port, "UDP")
+    }));
+    all
+}
+
+/// The Service through which media reaches one media node, where the exposure asks for one.
+#[must_use]
+pub fn media_service(workload: &Workload, media_node: &str) -> Option<Manifest> {
+    let media = &workload.media;
+    let type_ = match media.exposure {
+        Exposure::HostPort | Exposure::HostNetwork => return None,
+        Exposure::NodePort => "NodePort",
+        Exposure::LoadBalancer => "LoadBalancer",
+    };
+    let mut ports = vec![json!({
+        "name": "ice-tcp", "port": media.tcp_port, "targetPort": media.tcp_port, "protocol": "TCP",
+    })];
+    ports.extend((0..media.shards).map(|shard| {
+        let port = media.udp_port_first.saturating_add(shard);
+        json!({"name": format!("media-{shard}"), "port": port, "targetPort": port,
+               "protocol": "UDP"})
+    }));
+    let content = json!({"spec": {
+        "type": type_,
+        // The participants' addresses are to arrive as they are, without a second hop.
+        "externalTrafficPolicy": "Local",
+        "publishNotReadyAddresses": true,
+        "selector": {MEDIA_NODE_LABEL: media_node},
+        "ports": ports,
+    }});
+    let name = format!("{media_node}-media");
+    Some(Manifest::new(workload, Kind::Service, name, MEDIA_NODE, content))
+}

@@ -1,0 +1,94 @@
+//! What a reconcile of one term of leadership has at hand: clients, caches, what it remembers between
+//! two plans. Lives as long as the term; a new term begins with empty memory.
+//! Invariant: [`Context::still_leading`] is asked before every write.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use jiff::Timestamp;
+use kube::{Client, runtime::events::Recorder};
+use operator_core::{autoscale::ScaleMemory, world::RefusalSeen};
+
+use super::error::ReconcileError;
+use crate::{
+    config::Config, fleet::Fleet, lease::Standing, metrics::Metrics, pki::trust::TrustStore,
+    replicas::Leadership, watches::Watches,
+};
+
+/// Refusals kept for one meeting cluster: the conditions name the newest, the log has them all.
+pub const REFUSALS_MAX: usize = 8;
+
+/// What is remembered of one meeting cluster between two plans.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// What the last plan wished, so that shrinking can wait.
+    pub scale: ScaleMemory,
+    /// What the API server refused lately.
+    pub refusals: Vec<RefusalSeen>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// What was told last, so that an Event is made for a change and not for every plan.
+    pub told: BTreeMap<String, String>,
+    /// When the certificates were looked at last.
+    pub certificates_checked: Option<Timestamp>,
+    /// When the numbers in the status were written last.
+    pub status_written: Option<Timestamp>,
+}
+
+/// What a reconcile has at hand.
+pub struct Context {
+    /// For the API server.
+    pub client: Client,
+    /// Of the process.
+    pub config: Arc<Config>,
+    /// One for all Events: it joins repeats.
+    pub recorder: Recorder,
+    /// Of the process.
+    pub metrics: Arc<Metrics>,
+    /// Who is trusted.
+    pub trust: Arc<TrustStore>,
+    /// The media nodes.
+    pub fleet: Arc<Fleet>,
+    /// Whether this replica leads.
+    pub leadership: Arc<Leadership>,
+    /// The epoch of this term.
+    pub epoch: u64,
+    /// Warm copies.
+    pub watches: Watches,
+    /// By tenant.
+    pub memory: Mutex<BTreeMap<String, Memory>>,
+}
+
+impl Context {
+    /// The wall clock, for certificates, plans and transition times.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    /// Refuses to go on when the Lease is not certainly ours any more.
+    ///
+    /// # Errors
+    /// [`ReconcileError::NotLeading`].
+    pub fn still_leading(&self) -> Result<(), ReconcileError> {
+        let standing = *self.leadership.watch().borrow();
+        if standing == (Standing::Leading { epoch: self.epoch }) {
+            Ok(())
+        } else {
+            Err(ReconcileError::NotLeading)
+        }
+    }
+
+    /// Reads or changes what is remembered of a meeting cluster.
+    pub fn remember<T>(&self, tenant: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        change(memory.entry(tenant.to_owned()).or_default())
+    }
+
+    /// Forgets a meeting cluster that is gone.
+    pub fn forget(&self, tenant: &str) {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant);
+    }
+}

@@ -1,0 +1,264 @@
+//! Reads what a plan needs: media nodes and pods fresh from the API server, Kubernetes nodes and
+//! scopes from the warm copies, reports from the fleet. Writes nothing and decides nothing.
+//! Invariant: an absence that could cost a meeting is confirmed at the API server, never taken from a
+//! copy that may lag.
+
+use std::collections::BTreeMap;
+
+use futures_util::FutureExt;
+use hemicycle_crds::{
+    ANNOTATION_DRAIN, ANNOTATION_TEMPLATE_HASH, MediaNode, MeetingCluster, QualificationScope,
+    media_node::DesiredState as SpecState,
+};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Node, Pod, Secret},
+};
+use kube::{Api, ResourceExt, api::ListParams, core::DeserializeGuard};
+use operator_core::{
+    ids::{KubernetesNodeName, MediaNodeName, ScopeName, Timestamp},
+    world::{
+        CredentialsSeen, Deleting, DesiredState, DrainCause, DrainRequested, GatewaySeen,
+        KubernetesNodeSeen, MediaNodeSeen, PodSeen, ScopeSeen, World,
+    },
+};
+
+use super::{
+    build::gateway,
+    context::Context,
+    credentials,
+    error::ReconcileError,
+    objects, seen,
+    workload::{LABEL_OF_COMPONENT, MEDIA_NODE},
+};
+
+/// What was read.
+#[derive(Debug)]
+pub struct Observed {
+    /// The media nodes' resources, by name.
+    pub media_nodes: BTreeMap<String, MediaNode>,
+    /// Pods that bear the labels of media nodes, by name.
+    pub pods: BTreeMap<String, Pod>,
+    /// Kubernetes nodes; `None` when no copy is there yet.
+    pub kubernetes_nodes: Option<BTreeMap<KubernetesNodeName, KubernetesNodeSeen>>,
+    /// Scopes; likewise.
+    pub scopes: Option<BTreeMap<ScopeName, ScopeSeen>>,
+    /// What the keys are worth.
+    pub credentials: CredentialsSeen,
+    /// The public door.
+    pub gateway: Option<GatewaySeen>,
+}
+
+fn read_error(what: &str) -> impl FnOnce(kube::Error) -> ReconcileError {
+    let what = what.to_owned();
+    move |source| ReconcileError::Read { what, source }
+}
+
+/// Reads everything about `cluster`.
+///
+/// # Errors
+/// When media nodes, pods or the keys cannot be read. Kubernetes nodes and scopes that cannot be read
+/// are not an error: the plan is told that they are not known.
+pub async fn observe(
+    context: &Context,
+    cluster: &MeetingCluster,
+) -> Result<Observed, ReconcileError> {
+    let namespace = cluster.namespace().unwrap_or_default();
+    let name = cluster.name_any();
+    let client = || context.client.clone();
+
+    let media_nodes: Api<DeserializeGuard<MediaNode>> = Api::namespaced(client(), &namespace);
+    let mine = ListParams::default().fields(&format!("spec.meetingCluster={name}"));
+    let media_nodes = media_nodes.list(&mine).await.map_err(read_error("the media nodes"))?;
+
+    let selector = format!("{},{LABEL_OF_COMPONENT}={MEDIA_NODE}", objects::selector(&name));
+    let pods: Api<Pod> = Api::namespaced(client(), &namespace);
+    let pods = pods.list(&ListParams::default().labels(&selector)).await;
+    let pods = by_name(pods.map_err(read_error("the media pods"))?.items);
+
+    let secret_name = &cluster.spec.credentials.secret_ref.name;
+    let secrets: Api<Secret> = Api::namespaced(client(), &namespace);
+    let secret = secrets.get_opt(secret_name).await;
+    let secret = secret.map_err(read_error(&format!("Secret {secret_name}")))?;
+
+    let deployments: Api<Deployment> = Api::namespaced(client(), &namespace);
+    let deployment = deployments.get_opt(&gateway::name_of(&name)).await;
+    let deployment = deployment.map_err(read_error("the gateway's Deployment"))?;
+
+    Ok(Observed {
+        kubernetes_nodes: kubernetes_nodes(context, &pods).await?,
+        media_nodes: readable(media_nodes.items),
+        pods,
+        scopes: scopes(context),
+        credentials: credentials::judge(secret_name, secret.as_ref()),
+        gateway: deployment.as_ref().map(gateway_seen),
+    })
+}
+
+fn by_name(pods: Vec<Pod>) -> BTreeMap<String, Pod> {
+    pods.into_iter().map(|pod| (pod.name_any(), pod)).collect()
+}
+
+/// A resource that cannot be decoded is left alone: neither counted nor touched.
+fn readable(found: Vec<DeserializeGuard<MediaNode>>) -> BTreeMap<String, MediaNode> {
+    found
+        .into_iter()
+        .filter_map(|guard| match guard.0 {
+            Ok(media_node) => Some((media_node.name_any(), media_node)),
+            Err(invalid) => {
+                let name = invalid.metadata.name.unwrap_or_default();
+                tracing::warn!(media_node = name, error = invalid.error, "cannot be read");
+                None
+            }
+        })
+        .collect()
+}
+
+async fn kubernetes_nodes(
+    context: &Context,
+    pods: &BTreeMap<String, Pod>,
+) -> Result<Option<BTreeMap<KubernetesNodeName, KubernetesNodeSeen>>, ReconcileError> {
+    let store = &context.watches.kubernetes_nodes;
+    if store.wait_until_ready().now_or_never().is_none() {
+        return Ok(None);
+    }
+    let mut all: BTreeMap<KubernetesNodeName, KubernetesNodeSeen> = store
+        .state()
+        .iter()
+        .map(|node| (KubernetesNodeName::new(node.name_any()), seen::kubernetes_node(node)))
+        .collect();
+    // The copy may not know a young Kubernetes node yet: its absence would count as its end.
+    let api: Api<Node> = Api::all(context.client.clone());
+    for pod in pods.values() {
+        let Some(name) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) else {
+            continue;
+        };
+        let key = KubernetesNodeName::new(name.clone());
+        if let std::collections::btree_map::Entry::Vacant(entry) = all.entry(key) {
+            let found = api.get_opt(&name).await;
+            if let Some(node) = found.map_err(read_error(&format!("Node {name}")))? {
+                entry.insert(seen::kubernetes_node(&node));
+            }
+        }
+    }
+    Ok(Some(all))
+}
+
+fn scopes(context: &Context) -> Option<BTreeMap<ScopeName, ScopeSeen>> {
+    let store = &context.watches.scopes;
+    store.wait_until_ready().now_or_never()?.ok()?;
+    let readable = |guard: &DeserializeGuard<QualificationScope>| {
+        let scope = guard.0.as_ref().ok()?;
+        Some((ScopeName::new(scope.name_any()), scope_seen(scope)))
+    };
+    Some(store.state().iter().filter_map(|guard| readable(guard)).collect())
+}
+
+fn scope_seen(scope: &QualificationScope) -> ScopeSeen {
+    let expires = scope.spec.attestation.expires_at.parse::<jiff::Timestamp>();
+    ScopeSeen {
+        // A date that cannot be read proves nothing: the scope counts as expired.
+        expires: expires.map_or(Timestamp(0), seen::timestamp),
+        withdrawn: scope.spec.withdrawn,
+        label_key: scope.spec.node_label.key.clone(),
+        label_value: scope.spec.node_label.value.clone(),
+    }
+}
+
+fn gateway_seen(deployment: &Deployment) -> GatewaySeen {
+    let number = |count: Option<i32>| u32::try_from(count.unwrap_or_default()).unwrap_or_default();
+    GatewaySeen {
+        replicas_wanted: number(deployment.spec.as_ref().and_then(|spec| spec.replicas)),
+        replicas_ready: number(deployment.status.as_ref().and_then(|status| status.ready_replicas)),
+    }
+}
+
+/// The world of one meeting cluster, from what was read and what the fleet and the last plan know.
+#[must_use]
+pub fn world(
+    context: &Context,
+    cluster: &MeetingCluster,
+    observed: &Observed,
+    template_hash: &str,
+    now: Timestamp,
+) -> World {
+    let tenant = tenant_of(cluster);
+    let status = cluster.status.as_ref();
+    let media_nodes = observed.media_nodes.iter().map(|(name, media_node)| {
+        let pod = observed.pods.get(name);
+        let mut seen = media_node_seen(media_node, pod, template_hash, now);
+        seen.report = context.fleet.report(&tenant, name);
+        (MediaNodeName::new(name.clone()), seen)
+    });
+    let (scale_memory, refusals) =
+        context.remember(&tenant, |memory| (memory.scale.clone(), memory.refusals.clone()));
+    World {
+        media_nodes: media_nodes.collect(),
+        kubernetes_nodes: observed.kubernetes_nodes.clone(),
+        scopes: observed.scopes.clone(),
+        ordinal_high_water: status
+            .map(|status| u64::try_from(status.ordinal_high_water).unwrap_or_default())
+            .unwrap_or_default(),
+        demand: context.fleet.demand(&tenant),
+        scale_memory,
+        credentials: observed.credentials.clone(),
+        gateway: observed.gateway,
+        placer: context.fleet.placer_seen(&tenant),
+        refusals,
+    }
+}
+
+/// "namespace/name".
+#[must_use]
+pub fn tenant_of(cluster: &MeetingCluster) -> String {
+    format!("{}/{}", cluster.namespace().unwrap_or_default(), cluster.name_any())
+}
+
+fn media_node_seen(
+    media_node: &MediaNode,
+    pod: Option<&Pod>,
+    template_hash: &str,
+    now: Timestamp,
+) -> MediaNodeSeen {
+    let uid = media_node.uid().unwrap_or_default();
+    // A pod of the name that somebody else owns is not this media node's pod.
+    let pod = pod.filter(|pod| pod.owner_references().iter().any(|owner| owner.uid == uid));
+    let had_pod = media_node.status.as_ref().is_some_and(|status| status.pod_uid.is_some());
+    let spec = &media_node.spec;
+    let since = spec.desired_state_since.as_ref().and_then(|since| since.parse().ok());
+    let made_from = pod.and_then(|pod| pod.annotations().get(ANNOTATION_TEMPLATE_HASH).cloned());
+    MediaNodeSeen {
+        uid: uid.into(),
+        resource_version: media_node.resource_version().unwrap_or_default().into(),
+        deleting: match media_node.metadata.deletion_timestamp {
+            Some(_) => Deleting::Yes,
+            None => Deleting::No,
+        },
+        desired: desired(spec.desired_state),
+        drain_cause: spec.desired_state_reason.as_deref().and_then(DrainCause::parse),
+        desired_since: since.map(seen::timestamp),
+        drain_requested: if media_node.annotations().contains_key(ANNOTATION_DRAIN) {
+            DrainRequested::Yes
+        } else {
+            DrainRequested::No
+        },
+        // Without a pod it will be made from the present template.
+        template_hash: made_from.unwrap_or_else(|| template_hash.to_owned()),
+        pod: match pod {
+            Some(pod) => PodSeen::Present(seen::pod(pod, now)),
+            None if had_pod => PodSeen::Gone,
+            None => PodSeen::NeverCreated,
+        },
+        report: None,
+    }
+}
+
+/// The core's word for a desired state.
+#[must_use]
+pub fn desired(state: SpecState) -> DesiredState {
+    match state {
+        SpecState::Serving => DesiredState::Serving,
+        SpecState::Draining => DesiredState::Draining,
+        SpecState::Retired => DesiredState::Retired,
+    }
+}

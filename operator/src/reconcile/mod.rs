@@ -1,0 +1,309 @@
+//! Reconciles MeetingClusters while this replica leads: fetch → validate → plan → build → apply →
+//! status. This page is the whole story; each step has a file.
+//! Invariant: one meeting cluster is never reconciled twice at the same time, and a bad one never
+//! stops the others.
+
+pub mod build;
+pub mod context;
+pub mod credentials;
+pub mod error;
+pub mod fetch;
+pub mod objects;
+pub mod seen;
+pub mod status;
+pub mod steps;
+pub mod tell;
+pub mod validate;
+pub mod workload;
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::StreamExt;
+use hemicycle_crds::{MediaNode, MeetingCluster};
+use jiff::Timestamp as Time;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use kube::{
+    Api, ResourceExt,
+    core::{DeserializeGuard, PartialObjectMeta},
+    runtime::{
+        Controller,
+        controller::{Action, Config as ControllerConfig},
+        reflector::ObjectRef,
+        watcher,
+    },
+};
+use operator_core::{
+    conditions,
+    ids::Timestamp,
+    placement::{Admission, Settings},
+    plan::{self, PlanReport},
+    policy::Policy,
+    sovereignty::{self, Footing},
+    world::{Deleting, DesiredState, RefusalSeen, World},
+};
+use tokio_stream::wrappers::WatchStream;
+
+use self::{
+    context::{Context, REFUSALS_MAX},
+    error::ReconcileError,
+    fetch::Observed,
+    workload::{LABEL_OF_COMPONENT, MANAGED_BY, MEDIA_NODE, Workload},
+};
+use crate::{
+    fleet::{Known, Target},
+    pki::{Authority, Role, store},
+};
+
+/// Meeting clusters reconciled at once: kube's default is without bound.
+const CONCURRENCY: u16 = 8;
+/// Time to the next look when nothing wakes us: how soon growing load is seen.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// How often certificates are looked at, in seconds.
+const CERTIFICATES_EVERY_SECONDS: i64 = 60;
+/// How long a refusal of the API server stays in the conditions, in milliseconds.
+const REFUSAL_SHOWN_MS: u64 = 60_000;
+
+type Guarded = DeserializeGuard<MeetingCluster>;
+
+/// Runs the controller until dropped.
+pub async fn run(context: Arc<Context>) {
+    let client = || context.client.clone();
+    let ours = format!("{}={}", MANAGED_BY.0, MANAGED_BY.1);
+    let media_pods =
+        watcher::Config::default().labels(&format!("{ours},{LABEL_OF_COMPONENT}={MEDIA_NODE}"));
+    let owned = watcher::Config::default().labels(&ours);
+    let changes = WatchStream::from_changes(context.watches.changes.clone()).map(|_| ());
+    let controller = Controller::new(Api::<Guarded>::all(client()), watcher::Config::default())
+        .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
+        .owns(Api::<PartialObjectMeta<MediaNode>>::all(client()), owned.clone())
+        .owns(Api::<Deployment>::all(client()), owned)
+        .watches(Api::<PartialObjectMeta<Pod>>::all(client()), media_pods, cluster_of_pod)
+        .reconcile_all_on(changes);
+    let metrics = context.metrics.clone();
+    controller
+        .run(reconcile, on_error, context)
+        .for_each(|done| {
+            if let Err(error) = &done {
+                let error = error as &dyn std::error::Error;
+                tracing::debug!(error, "a reconcile did not end well");
+            }
+            metrics.queue_depth.set(0);
+            std::future::ready(())
+        })
+        .await;
+}
+
+fn cluster_of_pod(pod: PartialObjectMeta<Pod>) -> Option<ObjectRef<Guarded>> {
+    let cluster = pod.labels().get(hemicycle_crds::LABEL_MEETING_CLUSTER)?;
+    Some(ObjectRef::new(cluster).within(&pod.namespace()?))
+}
+
+async fn reconcile(guard: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let begun = std::time::Instant::now();
+    let outcome = match &guard.0 {
+        Ok(cluster) => reconcile_one(&context, cluster).await,
+        Err(invalid) => Err(ReconcileError::Undecodable(invalid.error.clone())),
+    };
+    let word = if outcome.is_ok() { "ok" } else { "error" };
+    context.metrics.reconciles.with_label_values(&[word]).inc();
+    context.metrics.reconcile_duration.observe(begun.elapsed().as_secs_f64());
+    outcome
+}
+
+async fn reconcile_one(
+    context: &Context,
+    cluster: &MeetingCluster,
+) -> Result<Action, ReconcileError> {
+    let tenant = fetch::tenant_of(cluster);
+    if cluster.metadata.deletion_timestamp.is_some() {
+        // Everything has an owner: the garbage collector takes it along.
+        context.fleet.forget(&tenant);
+        context.forget(&tenant);
+        return Ok(Action::await_change());
+    }
+    let now = context.now();
+    let observed = fetch::observe(context, cluster).await?;
+    let scope = observed
+        .scopes
+        .as_ref()
+        .and_then(|scopes| scopes.get(&cluster.spec.sovereignty.scope_ref.name.as_str().into()));
+    let (workload, policy) = match validate::validate(cluster, scope, &context.config) {
+        Ok(valid) => valid,
+        Err(error) => {
+            tell::invalid(context, cluster, &error, now).await?;
+            return Ok(Action::await_change());
+        }
+    };
+    let world =
+        fetch::world(context, cluster, &observed, &policy.template_hash, seen::timestamp(now));
+    let (plan, report) = plan::plan(&world, &policy, seen::timestamp(now));
+    context.remember(&tenant, |memory| memory.scale = report.scale_memory.clone());
+
+    show_fleet(context, &policy, &observed, &world, &report);
+    let applied = apply(context, cluster, &workload, &observed, &world, &plan).await;
+    let refusals = keep_refusals(context, &tenant, applied.as_ref().err(), seen::timestamp(now));
+    let world = World { refusals, ..world };
+    let told = conditions(&world, &policy, &report);
+    let account = tell::Account {
+        cluster,
+        workload: &workload,
+        observed: &observed,
+        world: &world,
+        policy: &policy,
+        report: &report,
+        now,
+    };
+    tell::everybody(context, &account, &told).await?;
+    applied?;
+    context.remember(&tenant, |memory| memory.failures = 0);
+    Ok(Action::requeue(LOOK_EVERY))
+}
+
+/// Everything that is written but the statuses.
+async fn apply(
+    context: &Context,
+    cluster: &MeetingCluster,
+    workload: &Workload,
+    observed: &Observed,
+    world: &World,
+    plan: &operator_core::step::Plan,
+) -> Result<(), ReconcileError> {
+    context.still_leading()?;
+    let authority = authority(context, workload).await?;
+    if cluster.spec.paused {
+        return Ok(());
+    }
+    certificates(context, workload, &authority, world).await?;
+    context.still_leading()?;
+    let media_nodes = observed.media_nodes.keys().map(String::as_str);
+    let standing = build::standing(workload, media_nodes);
+    let (namespace, name) = (&workload.namespace, &workload.name);
+    objects::apply(&context.client, namespace, name, &workload.owner.uid, &standing).await?;
+    steps::carry_out(context, workload, &authority, world, plan).await
+}
+
+async fn authority(context: &Context, workload: &Workload) -> Result<Authority, ReconcileError> {
+    let place = store::Place {
+        namespace: &workload.namespace,
+        name: store::authority_name(&workload.name),
+        owner: workload.owner.clone(),
+        labels: workload.labels("internal-ca"),
+    };
+    let now = context.now();
+    let tenant = workload.tenant();
+    let authority = store::ensure_authority(&context.client, &place, &tenant, now).await?;
+    context.trust.put(&workload.namespace, &workload.name, &authority, now)?;
+    Ok(authority)
+}
+
+/// Renews leaves that are due, once in a while: each costs a read.
+async fn certificates(
+    context: &Context,
+    workload: &Workload,
+    authority: &Authority,
+    world: &World,
+) -> Result<(), ReconcileError> {
+    let (now, tenant) = (context.now(), workload.tenant());
+    let checked = context.remember(&tenant, |memory| memory.certificates_checked);
+    let due = |at: Time| now.as_second() - at.as_second() >= CERTIFICATES_EVERY_SECONDS;
+    if !checked.is_none_or(due) {
+        return Ok(());
+    }
+    let place = |name: String, owner, component| store::Place {
+        namespace: &workload.namespace,
+        name,
+        owner,
+        labels: workload.labels(component),
+    };
+    let dns_name = |role: Role<'_>| role.dns_name(&workload.namespace, &workload.name);
+    let gateway =
+        place(build::gateway::tls_secret(workload), workload.owner.clone(), workload::GATEWAY);
+    let client = &context.client;
+    store::ensure_leaf(client, &gateway, authority, &dns_name(Role::Gateway), now).await?;
+    for (name, seen) in &world.media_nodes {
+        if seen.deleting == Deleting::Yes {
+            continue;
+        }
+        let owner = steps::media_node_owner(name, &seen.uid);
+        let leaf = place(build::media_pod::tls_secret(name.as_str()), owner, MEDIA_NODE);
+        let role = Role::MediaNode(name.as_str());
+        store::ensure_leaf(client, &leaf, authority, &dns_name(role), now).await?;
+    }
+    context.remember(&tenant, |memory| memory.certificates_checked = Some(now));
+    Ok(())
+}
+
+/// Shows the fleet which media nodes there are: those with a pod whose process is not known to be over.
+fn show_fleet(
+    context: &Context,
+    policy: &Policy,
+    observed: &Observed,
+    world: &World,
+    report: &PlanReport,
+) {
+    let settings = Settings {
+        tenant: policy.tenant.clone(),
+        participants_per_node_max: policy.capacity.participants_per_node_max,
+        target_fill: policy.capacity.target_fill(),
+    };
+    let alive = observed.pods.iter().filter(|(_, pod)| {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        !matches!(phase, Some("Succeeded" | "Failed"))
+    });
+    let (mut known, mut targets) = (Vec::new(), Vec::new());
+    for (name, pod) in alive {
+        let seen = world.media_nodes.get(&name.as_str().into());
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        let zone = node.and_then(|node| {
+            Some(observed.kubernetes_nodes.as_ref()?.get(&node.into())?.zone.to_string())
+        });
+        let admits = seen.is_some_and(|seen| {
+            seen.desired == DesiredState::Serving
+                && seen.deleting == Deleting::No
+                && pod.metadata.deletion_timestamp.is_none()
+                && sovereignty::footing(&report.gate, seen) == Footing::InScope
+        });
+        known.push(Known {
+            media_node: name.clone(),
+            zone: zone.unwrap_or_default(),
+            admission: if admits { Admission::Admit } else { Admission::Deny },
+        });
+        let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse().ok());
+        if let (Some(seen), Some(ip), Some(pod_uid)) = (seen, ip, pod.uid()) {
+            let desired = seen.desired;
+            targets.push(Target { media_node: name.clone(), pod_uid, ip, desired });
+        }
+    }
+    context.fleet.set_targets(settings, known, targets);
+}
+
+fn keep_refusals(
+    context: &Context,
+    tenant: &str,
+    error: Option<&ReconcileError>,
+    now: Timestamp,
+) -> Vec<RefusalSeen> {
+    context.remember(tenant, |memory| {
+        memory.refusals.retain(|refusal| now.since_ms(refusal.at) < REFUSAL_SHOWN_MS);
+        if let Some((act, message)) = error.and_then(ReconcileError::refusal) {
+            memory.refusals.retain(|refusal| refusal.act != act);
+            memory.refusals.push(RefusalSeen { act, message, at: now });
+            let surplus = memory.refusals.len().saturating_sub(REFUSALS_MAX);
+            memory.refusals.drain(..surplus);
+        }
+        memory.refusals.clone()
+    })
+}
+
+fn on_error(guard: Arc<Guarded>, error: &ReconcileError, context: Arc<Context>) -> Action {
+    let (namespace, name) = (guard.namespace().unwrap_or_default(), guard.name_any());
+    let failures = context.remember(&format!("{namespace}/{name}"), |memory| {
+        memory.failures = memory.failures.saturating_add(1);
+        memory.failures
+    });
+    let category = error.category();
+    context.metrics.reconcile_errors.with_label_values(&[category]).inc();
+    let source = error as &dyn std::error::Error;
+    tracing::warn!(error = source, category, namespace, name, failures, "reconcile failed");
+    Action::requeue(error.pause(failures))
+}

@@ -1,0 +1,183 @@
+//! Writes the standing objects of a meeting cluster by server-side apply and removes those wanted no
+//! more. Decides nothing: what is not in the list does not stay, what is in it is made so.
+//! Invariant: an object that already is as wanted is not written; a deletion carries UID and
+//! resourceVersion of what was seen.
+
+use std::collections::BTreeMap;
+
+use hemicycle_crds::LABEL_MEETING_CLUSTER;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions},
+};
+use serde_json::Value;
+
+use super::{
+    build::manifest::{Kind, Manifest},
+    error::ReconcileError,
+    workload::MANAGED_BY,
+};
+
+/// Field manager of the objects; status has one of its own.
+pub const FIELD_MANAGER: &str = "hemicycle-operator/meetingcluster";
+/// Annotation with the hash of what was applied, so that a wish that lost a field is noticed.
+const APPLIED: &str = "hemicycle.dev/applied";
+
+/// Selects the objects of one meeting cluster.
+#[must_use]
+pub fn selector(meeting_cluster: &str) -> String {
+    format!("{}={},{LABEL_MEETING_CLUSTER}={meeting_cluster}", MANAGED_BY.0, MANAGED_BY.1)
+}
+
+fn api(client: &Client, kind: Kind, namespace: &str) -> Api<DynamicObject> {
+    Api::namespaced_with(client.clone(), namespace, &kind.resource())
+}
+
+/// Makes the standing objects so and removes the others of the same labels and owner.
+///
+/// # Errors
+/// The first call that fails; what was done before stays done.
+pub async fn apply(
+    client: &Client,
+    namespace: &str,
+    meeting_cluster: &str,
+    owner_uid: &str,
+    wanted: &[Manifest],
+) -> Result<(), ReconcileError> {
+    let wants_route = wanted.iter().any(|manifest| manifest.kind == Kind::HttpRoute);
+    // The Gateway API may not be installed: its kind is touched only when it was asked for.
+    let kinds = Kind::PRUNED.into_iter().chain(wants_route.then_some(Kind::HttpRoute));
+    for kind in kinds {
+        let live = list(client, kind, namespace, meeting_cluster).await?;
+        for manifest in wanted.iter().filter(|manifest| manifest.kind == kind) {
+            apply_one(client, namespace, manifest, live.get(&manifest.name)).await?;
+        }
+        for (name, object) in &live {
+            let kept = wanted.iter().any(|wish| wish.kind == kind && wish.name == *name);
+            let ours = object.owner_references().iter().any(|owner| owner.uid == owner_uid);
+            if !kept && ours && object.metadata.deletion_timestamp.is_none() {
+                delete(client, kind, namespace, object).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn list(
+    client: &Client,
+    kind: Kind,
+    namespace: &str,
+    meeting_cluster: &str,
+) -> Result<BTreeMap<String, DynamicObject>, ReconcileError> {
+    let params = ListParams::default().labels(&selector(meeting_cluster));
+    let listed = api(client, kind, namespace).list(&params).await.map_err(|source| {
+        ReconcileError::Read { what: format!("the list of {}", kind.resource().plural), source }
+    })?;
+    Ok(listed.items.into_iter().map(|object| (object.name_any(), object)).collect())
+}
+
+async fn apply_one(
+    client: &Client,
+    namespace: &str,
+    manifest: &Manifest,
+    live: Option<&DynamicObject>,
+) -> Result<(), ReconcileError> {
+    let mut body = manifest.body.clone();
+    let hash = hash_of(&body);
+    if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
+        let annotations = metadata.entry("annotations").or_insert_with(|| serde_json::json!({}));
+        if let Some(annotations) = annotations.as_object_mut() {
+            annotations.insert(APPLIED.to_owned(), hash.into());
+        }
+    }
+    if live.is_some_and(|live| is_as_wanted(live, &body)) {
+        return Ok(());
+    }
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let act = format!("apply {} {}", manifest.kind.resource().kind, manifest.name);
+    api(client, manifest.kind, namespace)
+        .patch(&manifest.name, &params, &Patch::Apply(&body))
+        .await
+        .map_err(|source| ReconcileError::Write { act: act.clone(), source })?;
+    tracing::info!(act, namespace, "applied");
+    Ok(())
+}
+
+async fn delete(
+    client: &Client,
+    kind: Kind,
+    namespace: &str,
+    object: &DynamicObject,
+) -> Result<(), ReconcileError> {
+    let name = object.name_any();
+    let act = format!("delete {} {name}", kind.resource().kind);
+    let params = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: object.uid(),
+            resource_version: object.resource_version(),
+        }),
+        ..DeleteParams::default()
+    };
+    match api(client, kind, namespace).delete(&name, &params).await {
+        Ok(_) => {
+            tracing::info!(act, namespace, "removed an object that is wanted no more");
+            Ok(())
+        }
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(source) => Err(ReconcileError::Write { act, source }),
+    }
+}
+
+fn hash_of(body: &Value) -> String {
+    let hash = body.to_string().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
+/// Every field that we set has the value that we set. Fields that others or defaults set do not count.
+fn is_as_wanted(live: &DynamicObject, wanted: &Value) -> bool {
+    serde_json::to_value(live).is_ok_and(|live| contains(&live, wanted))
+}
+
+fn contains(whole: &Value, part: &Value) -> bool {
+    match (whole, part) {
+        (Value::Object(whole), Value::Object(part)) => {
+            part.iter().all(|(key, part)| match whole.get(key) {
+                Some(whole) => contains(whole, part),
+                // The API server leaves out what is empty.
+                None => is_empty(part),
+            })
+        }
+        (Value::Array(whole), Value::Array(part)) => {
+            whole.len() == part.len() && whole.iter().zip(part).all(|(a, b)| contains(a, b))
+        }
+        _ => whole == part,
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn defaults_of_the_server_are_no_difference_and_edits_by_hand_are() {
+        let wanted = json!({"spec": {"replicas": 2, "ports": [{"port": 80}], "none": []}});
+        let mut live =
+            json!({"spec": {"replicas": 2, "ports": [{"port": 80, "nodePort": 3}], "x": 1}});
+        assert!(contains(&live, &wanted));
+        live["spec"]["replicas"] = json!(3);
+        assert!(!contains(&live, &wanted));
+    }
+}

@@ -1,0 +1,277 @@
+//! Tells people what was seen and done: statuses and Events. Writes nothing else, and decides only
+//! whether a change is worth a write. Invariant: an Event is made for a change, not for every plan.
+
+use hemicycle_crds::{MediaNode, MediaNodeStatus, MeetingCluster, MeetingClusterStatus};
+use jiff::Timestamp;
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::events::{Event, EventType},
+};
+use operator_core::{
+    Condition as CoreCondition, ConditionKind, Status as CoreStatus,
+    fleet::{self, Standing},
+    plan::PlanReport,
+    policy::{Policy, PolicyError},
+    world::World,
+};
+use serde_json::json;
+
+use super::{
+    context::Context,
+    error::ReconcileError,
+    fetch::{self, Observed},
+    seen, status,
+    workload::Workload,
+};
+
+/// Field manager of statuses: another than that of the objects, so that neither clears the other.
+const STATUS_MANAGER: &str = "hemicycle-operator/status";
+/// Longest note of an Event that the API server takes, in bytes.
+const NOTE_BYTES_MAX: usize = 1_024;
+
+/// What there is to tell.
+pub struct Account<'a> {
+    /// The resource.
+    pub cluster: &'a MeetingCluster,
+    /// What objects are made from.
+    pub workload: &'a Workload,
+    /// What was read.
+    pub observed: &'a Observed,
+    /// What the plan was made from.
+    pub world: &'a World,
+    /// What is wanted.
+    pub policy: &'a Policy,
+    /// Why the plan is what it is.
+    pub report: &'a PlanReport,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// Writes all statuses that changed, and Events.
+///
+/// # Errors
+/// When a status cannot be written.
+pub async fn everybody(
+    context: &Context,
+    account: &Account<'_>,
+    conditions: &[CoreCondition],
+) -> Result<(), ReconcileError> {
+    context.still_leading()?;
+    let tenant = account.workload.tenant();
+    let written = context.remember(&tenant, |memory| memory.status_written);
+    let every = status::numbers_every_ms(account.observed.media_nodes.len());
+    let numbers_due =
+        written.is_none_or(|at| account.now.as_millisecond() - at.as_millisecond() >= every);
+    let numbers = if numbers_due { Numbers::Due } else { Numbers::Wait };
+    let facts = status::Facts {
+        generation: account.cluster.metadata.generation,
+        now: account.now,
+        epoch: context.epoch,
+        scheme: if account.workload.gateway.tls_secret.is_some() { "wss" } else { "ws" },
+        domain: &account.workload.domain,
+    };
+    let before = account.cluster.status.clone().unwrap_or_default();
+    let after = status::meeting_cluster(&before, conditions, account.report, &facts);
+    if status::is_transition(&before, &after) || (numbers == Numbers::Due && before != after) {
+        write_cluster(context, account.cluster, &after).await?;
+    }
+    media_nodes(context, account, numbers).await?;
+    if numbers == Numbers::Due {
+        context.remember(&tenant, |memory| memory.status_written = Some(account.now));
+    }
+    events(context, account, conditions).await;
+    Ok(())
+}
+
+/// Whether numbers alone are worth a write now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Numbers {
+    Due,
+    Wait,
+}
+
+fn write_error(act: String) -> impl FnOnce(kube::Error) -> ReconcileError {
+    move |source| ReconcileError::Write { act, source }
+}
+
+async fn write_cluster(
+    context: &Context,
+    cluster: &MeetingCluster,
+    status: &MeetingClusterStatus,
+) -> Result<(), ReconcileError> {
+    let name = cluster.name_any();
+    let api: Api<MeetingCluster> =
+        Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
+    let body = json!({
+        "apiVersion": MeetingCluster::api_version(&()),
+        "kind": MeetingCluster::kind(&()),
+        // Another of the same name is not told this one's story.
+        "metadata": {"name": name, "uid": cluster.uid()},
+        "status": status,
+    });
+    let params = PatchParams::apply(STATUS_MANAGER).force();
+    let patched = api.patch_status(&name, &params, &Patch::Apply(&body)).await;
+    gone_is_fine(patched, format!("write the status of MeetingCluster {name}"))
+}
+
+/// The object may have gone meanwhile: then there is nobody to tell.
+fn gone_is_fine<T>(patched: kube::Result<T>, act: String) -> Result<(), ReconcileError> {
+    match patched {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(source) => Err(write_error(act)(source)),
+    }
+}
+
+async fn media_nodes(
+    context: &Context,
+    account: &Account<'_>,
+    numbers: Numbers,
+) -> Result<(), ReconcileError> {
+    let now = seen::timestamp(account.now);
+    let tenant = account.workload.tenant();
+    let standings = fleet::standings(account.world, now);
+    for (name, media_node) in &account.observed.media_nodes {
+        let key = name.as_str().into();
+        let (Some(seen), Some(standing)) =
+            (account.world.media_nodes.get(&key), standings.get(&key))
+        else {
+            continue;
+        };
+        let before = media_node.status.clone().unwrap_or_default();
+        let pod_status = account.observed.pods.get(name).and_then(|pod| pod.status.as_ref());
+        let version = context.fleet.version(&tenant, name);
+        let facts = status::MediaNodeFacts {
+            standing,
+            address: pod_status.and_then(|status| status.host_ip.as_deref()),
+            version: version.as_deref(),
+            generation: media_node.metadata.generation,
+            now: account.now,
+        };
+        let after = status::media_node(&before, account.world, account.policy, seen, &facts);
+        let changed = status::is_media_node_transition(&before, &after)
+            || (numbers == Numbers::Due && before != after);
+        if changed && !matches!(standing, Standing::Leaving) {
+            write_media_node(context, media_node, &after).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn write_media_node(
+    context: &Context,
+    media_node: &MediaNode,
+    status: &MediaNodeStatus,
+) -> Result<(), ReconcileError> {
+    let name = media_node.name_any();
+    let api: Api<MediaNode> =
+        Api::namespaced(context.client.clone(), &media_node.namespace().unwrap_or_default());
+    let body = json!({
+        "apiVersion": MediaNode::api_version(&()),
+        "kind": MediaNode::kind(&()),
+        "metadata": {"name": name, "uid": media_node.uid()},
+        "status": status,
+    });
+    let params = PatchParams::apply(STATUS_MANAGER).force();
+    let patched = api.patch_status(&name, &params, &Patch::Apply(&body)).await;
+    gone_is_fine(patched, format!("write the status of MediaNode {name}"))
+}
+
+/// One Event for each thing done, and for each condition that changed its mind.
+async fn events(context: &Context, account: &Account<'_>, conditions: &[CoreCondition]) {
+    let tenant = account.workload.tenant();
+    for (stage, done) in account.report.done() {
+        let note = done.to_owned();
+        publish(context, account.cluster, EventType::Normal, stage.as_str(), "Plan", note).await;
+    }
+    for condition in conditions {
+        let kind = condition.kind.as_str();
+        let word = format!("{}/{}", condition.status.as_str(), condition.reason.as_str());
+        let changed = context.remember(&tenant, |memory| {
+            memory.told.insert(kind.to_owned(), word.clone()).is_some_and(|old| old != word)
+        });
+        if changed {
+            let type_ = if is_bad(condition) { EventType::Warning } else { EventType::Normal };
+            let note = format!("{kind} is {}: {}", condition.status.as_str(), condition.message);
+            let reason = condition.reason.as_str();
+            publish(context, account.cluster, type_, reason, "Observe", note).await;
+        }
+    }
+}
+
+fn is_bad(condition: &CoreCondition) -> bool {
+    match condition.kind {
+        ConditionKind::Degraded => condition.status == CoreStatus::True,
+        ConditionKind::Progressing | ConditionKind::Paused => false,
+        _ => condition.status != CoreStatus::True,
+    }
+}
+
+async fn publish(
+    context: &Context,
+    cluster: &MeetingCluster,
+    type_: EventType,
+    reason: &str,
+    action: &str,
+    mut note: String,
+) {
+    let mut end = note.len().min(NOTE_BYTES_MAX);
+    while !note.is_char_boundary(end) {
+        end -= 1;
+    }
+    note.truncate(end);
+    let event = Event {
+        type_,
+        reason: capitalised(reason),
+        note: Some(note),
+        action: action.to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = context.recorder.publish(&event, &cluster.object_ref(&())).await {
+        let error = &error as &dyn std::error::Error;
+        tracing::debug!(error, reason, "an Event could not be written");
+    }
+}
+
+/// Reasons of Events begin with a capital letter by Kubernetes' custom.
+fn capitalised(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// The wishes contradict each other: says so, and lets everything be as it is.
+///
+/// # Errors
+/// When the status cannot be written.
+pub async fn invalid(
+    context: &Context,
+    cluster: &MeetingCluster,
+    error: &PolicyError,
+    now: Timestamp,
+) -> Result<(), ReconcileError> {
+    let before = cluster.status.clone().unwrap_or_default();
+    let condition = |type_: &str, status: &str| {
+        let fresh = hemicycle_crds::Condition {
+            type_: type_.into(),
+            status: status.into(),
+            reason: "SpecInvalid".into(),
+            message: error.to_string(),
+            last_transition_time: String::new(),
+            observed_generation: cluster.metadata.generation,
+        };
+        status::with_time(&before.conditions, fresh, now)
+    };
+    let after = MeetingClusterStatus {
+        conditions: vec![condition("Ready", "False"), condition("Degraded", "True")],
+        observed_generation: cluster.metadata.generation,
+        ..before.clone()
+    };
+    if before == after {
+        return Ok(());
+    }
+    let note = error.to_string();
+    publish(context, cluster, EventType::Warning, "SpecInvalid", "Validate", note).await;
+    tracing::warn!(tenant = fetch::tenant_of(cluster), %error, "the wishes contradict each other");
+    write_cluster(context, cluster, &after).await
+}

@@ -1,0 +1,120 @@
+//! Reads the operator's configuration from flags and environment, once, at start.
+//! Decides nothing later: what is here does not change while the process runs.
+//! Invariant: an invalid configuration is told in one line and ends the process with code 2.
+
+use std::net::SocketAddr;
+
+use clap::Parser;
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line, for a log pipeline.
+    Json,
+    /// Plain text, for a person at a terminal.
+    Text,
+}
+
+/// What the process is told at start.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "operator", version, about = "Reconciles MeetingClusters and places rooms")]
+pub struct Config {
+    /// Namespace of the Lease and of this replica.
+    #[arg(long, env = "HEMICYCLE_NAMESPACE", default_value = "hemicycle-system")]
+    pub namespace: String,
+    /// Name of this replica, the pod's name.
+    #[arg(long, env = "HEMICYCLE_POD_NAME", default_value = "operator")]
+    pub pod_name: String,
+    /// Name of the Lease that the replicas contend for.
+    #[arg(long, env = "HEMICYCLE_LEASE_NAME", default_value = "hemicycle-operator")]
+    pub lease_name: String,
+    /// Seconds after which an unchanged Lease may be taken by another replica.
+    #[arg(long, env = "HEMICYCLE_LEASE_SECONDS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(4..=60))]
+    pub lease_seconds: u32,
+    /// Number of operator replicas; a leader cut off from the API server needs a majority of them.
+    #[arg(long, env = "HEMICYCLE_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub replicas: u32,
+    /// Address of the admin listener: /healthz, /readyz, /metrics.
+    #[arg(long, env = "HEMICYCLE_ADMIN_ADDRESS", default_value = "0.0.0.0:8082")]
+    pub admin_address: SocketAddr,
+    /// Address of the placement listener (gRPC over mutual TLS).
+    #[arg(long, env = "HEMICYCLE_PLACER_LISTEN_ADDRESS", default_value = "0.0.0.0:7400")]
+    pub placer_listen_address: SocketAddr,
+    /// Name and port under which gateways and the other replicas find all replicas' placers.
+    #[arg(
+        long,
+        env = "HEMICYCLE_PLACER_ADDRESS",
+        default_value = "hemicycle-operator-placer.hemicycle-system.svc:7400"
+    )]
+    pub placer_address: String,
+    /// Image of media nodes where a MeetingCluster names none.
+    #[arg(
+        long,
+        env = "HEMICYCLE_MEDIA_NODE_IMAGE",
+        default_value = "localhost/hemicycle/media-node:dev"
+    )]
+    pub media_node_image: String,
+    /// Image of gateways where a MeetingCluster names none.
+    #[arg(
+        long,
+        env = "HEMICYCLE_GATEWAY_IMAGE",
+        default_value = "localhost/hemicycle/gateway:dev"
+    )]
+    pub gateway_image: String,
+    /// Pull policy of both images: Always, IfNotPresent or Never.
+    #[arg(
+        long,
+        env = "HEMICYCLE_IMAGE_PULL_POLICY",
+        default_value = "IfNotPresent",
+        value_parser = ["Always", "IfNotPresent", "Never"]
+    )]
+    pub image_pull_policy: String,
+    /// How log lines are written.
+    #[arg(long, env = "HEMICYCLE_LOG_FORMAT", default_value = "json")]
+    pub log_format: LogFormat,
+    /// What is logged, in tracing's filter syntax.
+    #[arg(long, env = "HEMICYCLE_LOG", default_value = "info")]
+    pub log: String,
+}
+
+impl Config {
+    /// Reads flags and environment. Help and version go to standard output and end the process with
+    /// code 0; anything invalid is told in one line on standard error and ends it with code 2.
+    #[must_use]
+    pub fn from_process() -> Self {
+        match Self::try_parse() {
+            Ok(config) => config,
+            Err(error) if !error.use_stderr() => error.exit(),
+            Err(error) => {
+                eprintln!("operator: {}", one_line(&error.to_string()));
+                std::process::exit(2);
+            }
+        }
+    }
+}
+
+/// The first paragraph of clap's message, without its prefix and line breaks.
+fn one_line(message: &str) -> String {
+    let paragraph = message.split("\n\n").next().unwrap_or(message);
+    let joined = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    joined.strip_prefix("error: ").unwrap_or(&joined).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_value_is_told_in_one_line_that_names_it() {
+        let error = Config::try_parse_from(["operator", "--admin-address", "here"])
+            .expect_err("not an address");
+        let line = one_line(&error.to_string());
+        assert!(!line.contains('\n'), "{line}");
+        assert!(line.contains("here") && line.contains("--admin-address"), "{line}");
+    }
+
+    #[test]
+    fn defaults_are_complete() {
+        Config::try_parse_from(["operator"]).expect("defaults suffice");
+    }
+}

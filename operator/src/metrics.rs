@@ -1,0 +1,200 @@
+//! Holds every metric of the operator and renders them for a scrape.
+//! May not hold names of rooms or participants: labels are meeting clusters, media nodes, categories.
+
+use std::time::Duration;
+
+use prometheus::{
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+/// Bounds of the placement latency histogram in seconds: the goal is p99 ≤ 50 ms at the gateway.
+const PLACEMENT_BUCKETS_SECONDS: &[f64] =
+    &[0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0];
+/// Bounds of the reconcile duration histogram in seconds; a reconcile makes tens of API calls.
+const RECONCILE_BUCKETS_SECONDS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Reconciles by `outcome` (ok, error).
+    pub reconciles: IntCounterVec,
+    /// Failed reconciles by `category`.
+    pub reconcile_errors: IntCounterVec,
+    /// Duration of a reconcile.
+    pub reconcile_duration: Histogram,
+    /// API server calls by `verb` and `outcome` (ok, client_error, server_error, unreachable).
+    pub api_calls: IntCounterVec,
+    /// 1 on the replica that leads.
+    pub leader: IntGauge,
+    /// Fencing epoch this replica leads or last led under.
+    pub epoch: IntGauge,
+    /// Placement answers by `outcome`.
+    pub placements: IntCounterVec,
+    /// Time from a gateway's question to the answer, by `outcome`.
+    pub placement_duration: HistogramVec,
+    /// Rooms by `meeting_cluster`, `media_node`.
+    pub rooms: IntGaugeVec,
+    /// Participants by `meeting_cluster`, `media_node`.
+    pub participants: IntGaugeVec,
+    /// Busiest shard's busy share, by `meeting_cluster`, `media_node`.
+    pub load: GaugeVec,
+    /// Reports that were ignored, by `reason`.
+    pub reports_refused: IntCounterVec,
+    /// Directory streams that were given a fresh whole because they lagged, by `meeting_cluster`.
+    pub directory_resyncs: IntCounterVec,
+    /// Connections to the placement listener that were refused, by `reason`.
+    pub connections_refused: IntCounterVec,
+    /// Meeting clusters that wait for a reconcile.
+    pub queue_depth: IntGauge,
+}
+
+fn counter(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    registered(IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    registered(IntGaugeVec::new(Opts::new(name, help), labels))
+}
+
+fn gauge(name: &str, help: &str) -> IntGauge {
+    registered(IntGauge::new(name, help))
+}
+
+#[allow(clippy::expect_used, reason = "names and labels are constants, checked by every test")]
+fn registered<T>(made: prometheus::Result<T>) -> T {
+    made.expect("constant metric names and labels are valid")
+}
+
+impl Metrics {
+    /// Makes and registers every metric.
+    #[must_use]
+    pub fn new() -> Self {
+        let histogram = |name: &str, help: &str, buckets: &[f64]| {
+            HistogramOpts::new(name, help).buckets(buckets.to_vec())
+        };
+        let node = &["meeting_cluster", "media_node"];
+        let metrics = Self {
+            registry: Registry::new_custom(Some("hemicycle_operator".to_owned()), None)
+                .unwrap_or_default(),
+            reconciles: counter("reconciles_total", "Reconciles by outcome.", &["outcome"]),
+            reconcile_errors: counter(
+                "reconcile_errors_total",
+                "Failed reconciles by category.",
+                &["category"],
+            ),
+            reconcile_duration: registered(Histogram::with_opts(histogram(
+                "reconcile_duration_seconds",
+                "Duration of a reconcile.",
+                RECONCILE_BUCKETS_SECONDS,
+            ))),
+            api_calls: counter("api_calls_total", "Calls to the API server.", &["verb", "outcome"]),
+            leader: gauge("leader", "1 on the replica that leads."),
+            epoch: gauge("epoch", "Fencing epoch of this replica's present or last term."),
+            placements: counter("placements_total", "Placement answers.", &["outcome"]),
+            placement_duration: registered(HistogramVec::new(
+                histogram(
+                    "placement_duration_seconds",
+                    "Time from a gateway's question to the answer.",
+                    PLACEMENT_BUCKETS_SECONDS,
+                ),
+                &["outcome"],
+            )),
+            rooms: gauges("rooms", "Rooms per media node.", node),
+            participants: gauges("participants", "Participants per media node.", node),
+            load: registered(GaugeVec::new(
+                Opts::new("media_node_busy_ratio", "Busy share of the busiest shard."),
+                node,
+            )),
+            reports_refused: counter(
+                "reports_refused_total",
+                "Media node reports that were ignored.",
+                &["reason"],
+            ),
+            directory_resyncs: counter(
+                "directory_resyncs_total",
+                "Directory streams given a fresh whole because they lagged.",
+                &["meeting_cluster"],
+            ),
+            connections_refused: counter(
+                "placer_connections_refused_total",
+                "Connections to the placement listener that were refused.",
+                &["reason"],
+            ),
+            queue_depth: gauge("reconcile_queue_depth", "Meeting clusters in reconcile now."),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&self) {
+        let all: [Box<dyn prometheus::core::Collector>; 15] = [
+            Box::new(self.reconciles.clone()),
+            Box::new(self.reconcile_errors.clone()),
+            Box::new(self.reconcile_duration.clone()),
+            Box::new(self.api_calls.clone()),
+            Box::new(self.leader.clone()),
+            Box::new(self.epoch.clone()),
+            Box::new(self.placements.clone()),
+            Box::new(self.placement_duration.clone()),
+            Box::new(self.rooms.clone()),
+            Box::new(self.participants.clone()),
+            Box::new(self.load.clone()),
+            Box::new(self.reports_refused.clone()),
+            Box::new(self.directory_resyncs.clone()),
+            Box::new(self.connections_refused.clone()),
+            Box::new(self.queue_depth.clone()),
+        ];
+        for collector in all {
+            registered(self.registry.register(collector));
+        }
+    }
+
+    /// Counts one placement answer and its latency.
+    pub fn placed(&self, outcome: &str, took: Duration) {
+        self.placements.with_label_values(&[outcome]).inc();
+        self.placement_duration.with_label_values(&[outcome]).observe(took.as_secs_f64());
+    }
+
+    /// Forgets the series of a media node that is gone.
+    pub fn forget_media_node(&self, meeting_cluster: &str, media_node: &str) {
+        let labels = &[meeting_cluster, media_node];
+        // A series that was never made cannot be removed, and need not be.
+        let _ = self.rooms.remove_label_values(labels);
+        let _ = self.participants.remove_label_values(labels);
+        let _ = self.load.remove_label_values(labels);
+    }
+
+    /// Everything in Prometheus' text format.
+    ///
+    /// # Errors
+    /// When encoding fails, which would be a fault of the library.
+    pub fn render(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_carries_the_prefix() {
+        let metrics = Metrics::new();
+        metrics.placed("existing", Duration::from_millis(1));
+        metrics.leader.set(1);
+        let text = metrics.render().expect("renders");
+        assert!(text.contains("hemicycle_operator_leader 1"), "{text}");
+        assert!(
+            text.contains("hemicycle_operator_placements_total{outcome=\"existing\"} 1"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,261 @@
+//! Wires the parts of the process: admin listener, watches, Lease, placer, and, while this replica
+//! leads, the fleet and the reconcile. Decides only which parts run; the Lease decides who leads.
+//! Invariant: when leadership ends, the reconcile is dropped at once, calls in flight included.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use kube::{
+    Client, ResourceExt,
+    runtime::events::{Recorder, Reporter},
+};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::{self, Readiness},
+    api_client,
+    config::Config,
+    fleet::Fleet,
+    lease::{Contender, Standing, holding::Acknowledged},
+    metrics::Metrics,
+    pki::{store, trust::TrustStore},
+    placer,
+    reconcile::{self, context::Context},
+    replicas::{Asker, Leadership},
+    watches::Watches,
+};
+
+/// How often a replica looks for CAs that it does not know and renews its own certificates.
+const TRUST_EVERY: Duration = Duration::from_secs(2);
+/// Every how many of those rounds known CAs are read again: a minute, well within the hour for which
+/// a new CA is only announced.
+const TRUST_ROUNDS: u32 = 30;
+
+/// Runs the operator until `stop`.
+///
+/// # Errors
+/// When a listener cannot be bound or the API server's configuration cannot be used.
+pub async fn run(config: Arc<Config>, stop: CancellationToken) -> anyhow::Result<()> {
+    let kube_config = kube::Config::infer().await.context("no way to the API server is known")?;
+    let metrics = Arc::new(Metrics::new());
+    let readiness = Arc::new(Readiness::default());
+    let client = api_client::client(kube_config, metrics.clone(), readiness.clone())
+        .context("the API server's configuration cannot be used")?;
+    let listener = TcpListener::bind(config.placer_listen_address)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.placer_listen_address))?;
+    let admin = tokio::spawn(admin::serve(
+        config.admin_address,
+        readiness.clone(),
+        metrics.clone(),
+        stop.clone().cancelled_owned(),
+    ));
+
+    let watches = Watches::start(&client, &stop);
+    let trust = Arc::new(TrustStore::default());
+    tokio::spawn(learn_trust(client.clone(), trust.clone(), watches.clone(), stop.clone()));
+
+    let identity = format!("{}_{:016x}", config.pod_name, rand_u64());
+    let (epoch_seen, epoch_receiver) = watch::channel(0);
+    let acknowledged = Arc::new(Acknowledged::default());
+    let (contender, standing) = Contender::new(
+        client.clone(),
+        &config.namespace,
+        &config.lease_name,
+        &identity,
+        Duration::from_secs(config.lease_seconds.into()),
+        epoch_receiver,
+        acknowledged.clone(),
+    );
+    let leadership = Arc::new(Leadership::new(standing, config.replicas));
+    let fleet = Arc::new(Fleet::new(
+        trust.clone(),
+        leadership.clone(),
+        metrics.clone(),
+        epoch_seen.clone(),
+    ));
+    let asker = Asker {
+        address: config.placer_address.clone(),
+        trust: trust.clone(),
+        identity: identity.clone(),
+        epoch_seen: epoch_seen.clone(),
+        leadership: leadership.clone(),
+    };
+    tokio::spawn(asker.run(stop.clone()));
+    let service = placer::Placer {
+        fleet: fleet.clone(),
+        leadership: leadership.clone(),
+        metrics: metrics.clone(),
+        acknowledged,
+        epoch_seen,
+        identity: identity.clone(),
+    };
+    let placer = tokio::spawn(placer::serve(
+        listener,
+        trust.clone(),
+        service,
+        metrics.clone(),
+        stop.clone(),
+    ));
+    readiness.placer_listens.store(true, Ordering::Relaxed);
+
+    let reporter =
+        Reporter { controller: "hemicycle-operator".into(), instance: Some(identity.clone()) };
+    let terms = Terms {
+        recorder: Recorder::new(client.clone(), reporter),
+        client,
+        config,
+        metrics,
+        trust,
+        fleet,
+        leadership,
+        watches,
+    };
+    let leading = tokio::spawn(terms.follow(stop.clone()));
+    contender.run(stop.clone()).await;
+    stop.cancel();
+    leading.await.context("the supervision of terms ended badly")?;
+    placer.await.context("the placer ended badly")??;
+    admin.await.context("the admin listener ended badly")??;
+    Ok(())
+}
+
+/// A number that no other process draws: the Lease's holder must be one process and no other.
+fn rand_u64() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
+}
+
+/// Starts and ends the work of a leader as its standing changes.
+struct Terms {
+    client: Client,
+    config: Arc<Config>,
+    recorder: Recorder,
+    metrics: Arc<Metrics>,
+    trust: Arc<TrustStore>,
+    fleet: Arc<Fleet>,
+    leadership: Arc<Leadership>,
+    watches: Watches,
+}
+
+impl Terms {
+    async fn follow(self, stop: CancellationToken) {
+        let mut standing = self.leadership.watch();
+        let mut reconcile: Option<JoinHandle<()>> = None;
+        let mut term = None;
+        loop {
+            let now = *standing.borrow_and_update();
+            self.metrics.leader.set(i64::from(now != Standing::Following));
+            match now {
+                Standing::Leading { epoch } => {
+                    if term != Some(epoch) {
+                        self.metrics.epoch.set(i64::try_from(epoch).unwrap_or(i64::MAX));
+                        self.fleet.begin_term(epoch);
+                        term = Some(epoch);
+                    }
+                    if reconcile.is_none() {
+                        let context = Arc::new(self.context(epoch));
+                        reconcile = Some(tokio::spawn(reconcile::run(context)));
+                    }
+                }
+                Standing::Holding { .. } => end(&mut reconcile),
+                Standing::Following => {
+                    end(&mut reconcile);
+                    if term.take().is_some() {
+                        self.fleet.end_term();
+                    }
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                changed = standing.changed() => if changed.is_err() { break },
+            }
+        }
+        end(&mut reconcile);
+        self.fleet.end_term();
+    }
+
+    fn context(&self, epoch: u64) -> Context {
+        Context {
+            client: self.client.clone(),
+            config: self.config.clone(),
+            recorder: self.recorder.clone(),
+            metrics: self.metrics.clone(),
+            trust: self.trust.clone(),
+            fleet: self.fleet.clone(),
+            leadership: self.leadership.clone(),
+            epoch,
+            watches: self.watches.clone(),
+            memory: std::sync::Mutex::default(),
+        }
+    }
+}
+
+fn end(task: &mut Option<JoinHandle<()>>) {
+    if let Some(task) = task.take() {
+        task.abort();
+    }
+}
+
+/// Keeps every replica able to speak to gateways and media nodes, so that a new leader loses no time.
+async fn learn_trust(
+    client: Client,
+    trust: Arc<TrustStore>,
+    watches: Watches,
+    stop: CancellationToken,
+) {
+    let mut tick = interval(TRUST_EVERY);
+    let mut round = 0_u32;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let again = round.is_multiple_of(TRUST_ROUNDS);
+        round = round.wrapping_add(1);
+        let now = Timestamp::now();
+        let mut present = BTreeSet::new();
+        for cluster in watches.meeting_clusters.state() {
+            let namespace = cluster.namespace().unwrap_or_default();
+            let name = cluster.name_any();
+            let tenant = format!("{namespace}/{name}");
+            if again || trust.get(&tenant).is_none() {
+                learn_one(&client, &trust, &namespace, &name, now).await;
+            }
+            present.insert(tenant);
+        }
+        // An empty copy may only mean that the API server was never reached.
+        if !present.is_empty() {
+            trust.retain(&present);
+        }
+        trust.refresh(now);
+    }
+}
+
+async fn learn_one(
+    client: &Client,
+    trust: &TrustStore,
+    namespace: &str,
+    name: &str,
+    now: Timestamp,
+) {
+    match store::load_authority(client, namespace, name).await {
+        Ok(Some(authority)) => {
+            if let Err(error) = trust.put(namespace, name, &authority, now) {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, namespace, name, "the internal CA cannot be used");
+            }
+        }
+        Ok(None) => {}
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(error, namespace, name, "the internal CA could not be read");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Health and metrics on a listener of their own, never reachable through the gateway.
+//!
+//! Reads only. Invariant: no label holds a name, an identity or an address.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Encoder, TextEncoder};
+
+use crate::node::Node;
+use crate::rooms::State as NodeState;
+use crate::shard::{DelayHistogram, ShardHandle, ShardReport};
+
+/// The router of the admin listener.
+pub fn router(node: Arc<Node>) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "OK" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(node)
+}
+
+/// Ready while participants may come; draining is ready, because rooms that are here take
+/// newcomers.
+async fn ready(State(node): State<Arc<Node>>) -> Response {
+    match node.rooms().state() {
+        NodeState::Serving | NodeState::Draining => "OK".into_response(),
+        NodeState::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping").into_response(),
+    }
+}
+
+async fn metrics(State(node): State<Arc<Node>>) -> Response {
+    let families = families(&node);
+    let mut text = Vec::new();
+    let encoder = TextEncoder::new();
+    match encoder.encode(&families, &mut text) {
+        Ok(()) => {
+            ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// One shard's number in its report.
+type ShardValue = fn(&ShardReport) -> f64;
+
+/// Counters per shard: name, what it counts, where it is.
+const SHARD_COUNTERS: &[(&str, &str, ShardValue)] = &[
+    ("packets_received", "packets from the network", |r| r.totals.packets_in as f64),
+    ("bytes_received", "bytes of them", |r| r.totals.bytes_in as f64),
+    ("packets_sent", "packets to the network by UDP", |r| r.totals.sent.packets as f64),
+    ("bytes_sent", "bytes of them", |r| r.totals.sent.bytes as f64),
+    ("send_messages", "messages given to the kernel; packets_sent / this is the GSO run", |r| {
+        r.totals.sent.messages as f64
+    }),
+    ("packets_dropped_socket_full", "packets the socket did not take", |r| {
+        r.totals.sent.dropped_full as f64
+    }),
+    ("packets_refused_by_kernel", "packets without a route or too long", |r| {
+        r.totals.sent.dropped_refused as f64
+    }),
+    ("gso_fallbacks", "sockets that fell back to single packets", |r| {
+        r.totals.sent.gso_fallbacks as f64
+    }),
+    ("signal_overflows", "websockets cut off because they did not read", |r| {
+        r.totals.signal_overflows as f64
+    }),
+    ("tcp_frames_dropped", "media frames a TCP connection did not take", |r| {
+        r.totals.tcp_frames_dropped as f64
+    }),
+    ("events_dropped", "events the control side did not take", |r| r.totals.events_dropped as f64),
+    ("unvalidated_packets", "packets from addresses ICE has not validated", |r| {
+        r.core.drops.unvalidated as f64
+    }),
+    ("unknown_ufrag_packets", "STUN for nobody here", |r| r.core.drops.unknown_ufrag as f64),
+    ("malformed_packets", "neither STUN, DTLS, RTP nor RTCP", |r| r.core.drops.malformed as f64),
+    ("data_slow_reader_drops", "data messages a slow reader had no room for", |r| {
+        r.core.drops.data_slow_reader as f64
+    }),
+    ("data_refused", "data messages too large, malformed or not allowed", |r| {
+        r.core.drops.data_refused as f64
+    }),
+    ("protocol_errors", "connections closed for breaking the protocol", |r| {
+        r.core.protocol_errors as f64
+    }),
+    ("shard_panics", "times a shard began anew", |r| r.totals.panics as f64),
+];
+
+/// Gauges per shard.
+const SHARD_GAUGES: &[(&str, &str, ShardValue)] = &[
+    ("busy_ratio", "share of the last second in which the shard ran", |r| r.busy_ratio),
+    ("participants", "participants", |r| r.core.participants as f64),
+    ("tracks", "published tracks", |r| r.core.tracks as f64),
+    ("downlinks", "subscriptions", |r| r.core.downlinks as f64),
+    ("rooms_open", "rooms of the shard", |r| r.core.rooms as f64),
+];
+
+fn families(node: &Node) -> Vec<MetricFamily> {
+    let mut families = Vec::new();
+    let reports: Vec<(String, Arc<ShardReport>)> =
+        node.shards.iter().map(|shard| (shard.index.to_string(), shard.report())).collect();
+    for (name, help, value) in SHARD_COUNTERS {
+        let values = reports.iter().map(|(shard, report)| (shard.as_str(), value(report)));
+        families.push(family(&format!("{name}_total"), help, MetricType::COUNTER, values));
+    }
+    for (name, help, value) in SHARD_GAUGES {
+        let values = reports.iter().map(|(shard, report)| (shard.as_str(), value(report)));
+        families.push(family(name, help, MetricType::GAUGE, values));
+    }
+    let mut delay = DelayHistogram::default();
+    reports.iter().for_each(|(_, report)| delay.add(&report.delay));
+    let (rooms, epoch, state, grant) = {
+        let rooms = node.rooms();
+        let grant = rooms.grant_remaining(Instant::now()).as_secs_f64();
+        (rooms.all().count(), rooms.epoch(), rooms.state(), grant)
+    };
+    let gauges = [
+        ("forwarding_delay_p99_seconds", "added delay, last second", delay.quantile_seconds(0.99)),
+        ("forwarding_delay_p50_seconds", "added delay, last second", delay.quantile_seconds(0.5)),
+        ("rooms", "rooms that have their home here", rooms as f64),
+        ("epoch", "highest epoch seen", epoch as f64),
+        ("grant_remaining_seconds", "how long new rooms are admitted", grant),
+        ("draining", "1 while no new rooms are admitted", f64::from(state != NodeState::Serving)),
+        ("websockets", "signalling connections", get_count(&node.counters.websockets_open)),
+    ];
+    for (name, help, value) in gauges {
+        families.push(family(name, help, MetricType::GAUGE, [("", value)].into_iter()));
+    }
+    let refused: u64 = node.shards.iter().map(ShardHandle::refused).sum();
+    let counters = [
+        ("commands_refused", "commands a shard's full queue refused", refused as f64),
+        (
+            "tokens_refused",
+            "requests without a valid token",
+            get_count(&node.counters.tokens_refused),
+        ),
+        ("joins", "joins admitted", get_count(&node.counters.joins)),
+        ("resumes", "websockets that came back", get_count(&node.counters.resumes)),
+        (
+            "frames_refused",
+            "signalling frames not readable",
+            get_count(&node.counters.frames_refused),
+        ),
+        ("rooms_refused", "rooms not admitted", get_count(&node.counters.rooms_refused)),
+        (
+            "rooms_panicked",
+            "rooms ended by their own panic",
+            get_count(&node.counters.rooms_panicked),
+        ),
+        ("transports_gcm", "connections with AES-GCM", get_count(&node.counters.transports_gcm)),
+        ("transports_sha1", "connections with SHA1", get_count(&node.counters.transports_sha1)),
+        ("twirp_calls", "RoomService calls", get_count(&node.counters.twirp_calls)),
+        ("tcp_refused", "media TCP connections refused", get_count(&node.counters.tcp_refused)),
+    ];
+    for (name, help, value) in counters {
+        let name = format!("{name}_total");
+        families.push(family(&name, help, MetricType::COUNTER, [("", value)].into_iter()));
+    }
+    families
+}
+
+fn get_count(counter: &AtomicU64) -> f64 {
+    counter.load(Ordering::Relaxed) as f64
+}
+
+/// One family with a value per shard, or one value without a label.
+fn family<'a>(
+    name: &str,
+    help: &str,
+    kind: MetricType,
+    values: impl Iterator<Item = (&'a str, f64)>,
+) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(format!("hemicycle_media_node_{name}"));
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    let metrics = values.map(|(shard, value)| {
+        let mut metric = Metric::default();
+        if !shard.is_empty() {
+            let mut label = LabelPair::default();
+            label.set_name("shard".to_owned());
+            label.set_value(shard.to_owned());
+            metric.set_label(vec![label]);
+        }
+        if kind == MetricType::COUNTER {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
+        metric
+    });
+    family.set_metric(metrics.collect());
+    family
+}

@@ -1,0 +1,220 @@
+//! Configuration: flags over environment over one YAML file over defaults, all from one table.
+//!
+//! Decides what a value means and refuses what makes no sense; opens nothing but the YAML file.
+//! Invariant: a [`Config`] that exists can be served; an error is one line that names the field,
+//! the value and what is allowed.
+
+mod settings;
+mod values;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use settings::{Given, SETTINGS, Setting, command, printed_default};
+use values::Lookup;
+
+/// Why a configuration is refused. Each is one line.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    #[error("{field}: `{value}` is not allowed; allowed is {allowed}")]
+    Value { field: &'static str, value: String, allowed: &'static str },
+    #[error("{file}: unknown field `{field}`; `--print-config` lists the known ones")]
+    UnknownField { file: String, field: String },
+    #[error("{file}: {reason}")]
+    File { file: String, reason: String },
+    #[error("{field}: nothing given, but needed outside `--dev`; allowed is {allowed}")]
+    Missing { field: &'static str, allowed: &'static str },
+}
+
+/// What `media-node` was asked to be.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Alone, for developers: no TLS, no operator, generated secret, tokens handed out freely.
+    pub dev: bool,
+    pub tenant: String,
+    pub media_node_name: String,
+    pub signal_address: SocketAddr,
+    /// None: nobody claims rooms, joins create them.
+    pub control_address: Option<SocketAddr>,
+    pub admin_address: SocketAddr,
+    /// Local addresses the media sockets are bound to.
+    pub media_addresses: Vec<IpAddr>,
+    /// Addresses clients are told; empty: those the sockets are bound to.
+    pub advertised_addresses: Vec<IpAddr>,
+    /// Shard n listens on this port plus n.
+    pub udp_port_first: u16,
+    /// None: no media over TCP.
+    pub tcp_port: Option<u16>,
+    pub shards: usize,
+    pub keys_file: PathBuf,
+    /// Holds `tls.crt`, `tls.key`, `ca.crt`. None: plain HTTP.
+    pub tls_directory: Option<PathBuf>,
+    /// A join creates its room (without an operator only).
+    pub auto_create: bool,
+    pub rooms_max: usize,
+    pub room: media_core::io::RoomOptions,
+    /// How long a stop waits for participants to be told where to go.
+    pub stop_timeout: Duration,
+    pub log_format: LogFormat,
+    pub log_filter: String,
+    pub page_directory: Option<PathBuf>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Config {
+    /// The configuration out of everything that was given. `cpus` is what `shards: auto` counts.
+    pub fn resolve(given: &Given, cpus: usize) -> Result<Self, ConfigError> {
+        let dev = given.dev;
+        let from = Lookup::new(given);
+        let mut signal_address = from.address("signal_address")?;
+        let mut admin_address = from.address("admin_address")?;
+        if let Some(bind) = from.optional_ip("bind")? {
+            signal_address.set_ip(bind);
+            admin_address.set_ip(bind);
+        }
+        let control_address = from.optional_address("control_address")?;
+        let tls_directory = from.optional_path("tls_directory");
+        if control_address.is_some() && tls_directory.is_none() {
+            return Err(ConfigError::Missing {
+                field: "tls_directory",
+                allowed: "a directory, or control_address `off` as well",
+            });
+        }
+        let shards = from.shards(cpus)?;
+        let udp_port_first = from.number("udp_port_first", 0, 65_535)? as u16;
+        if udp_port_first != 0 && usize::from(udp_port_first) + shards > 65_536 {
+            return Err(from.refused("udp_port_first", "a port with room for every shard above it"));
+        }
+        let tcp_port = from.number("tcp_port", 0, 65_535)? as u16;
+        Ok(Self {
+            dev,
+            tenant: from.tenant()?,
+            media_node_name: from.text("media_node_name"),
+            signal_address,
+            control_address,
+            admin_address,
+            media_addresses: from.addresses("media_addresses")?,
+            advertised_addresses: from.addresses("advertised_addresses")?,
+            udp_port_first,
+            tcp_port: from.switched_on("tcp_port").then_some(tcp_port),
+            shards,
+            keys_file: PathBuf::from(from.text("keys_file")),
+            tls_directory,
+            auto_create: from.flag("auto_create")?,
+            rooms_max: from.number("rooms_max", 1, 100_000)? as usize,
+            room: media_core::io::RoomOptions {
+                empty_timeout_seconds: from.number("room_empty_timeout_seconds", 0, 86_400)? as u32,
+                departure_timeout_seconds: from.number(
+                    "room_departure_timeout_seconds",
+                    0,
+                    86_400,
+                )? as u32,
+                participants_max: from.number("room_participants_max", 0, 100_000)? as u32,
+                enable_remote_unmute: from.flag("room_enable_remote_unmute")?,
+                ..media_core::io::RoomOptions::default()
+            },
+            stop_timeout: Duration::from_secs(from.number("stop_timeout_seconds", 0, 3_600)?),
+            log_format: from.log_format()?,
+            log_filter: from.text("log_level"),
+            page_directory: from.optional_path("page_directory"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(arguments: &[&str]) -> Result<Given, ConfigError> {
+        let line = std::iter::once("media-node").chain(arguments.iter().copied());
+        let matches = command().try_get_matches_from(line).unwrap();
+        Given::from_matches(&matches)
+    }
+
+    fn config(arguments: &[&str]) -> Result<Config, ConfigError> {
+        Config::resolve(&given(arguments)?, 4)
+    }
+
+    #[test]
+    fn dev_needs_nothing_and_stays_on_this_machine() {
+        let config = config(&["--dev"]).unwrap();
+        assert_eq!(config.signal_address.to_string(), "127.0.0.1:7880");
+        assert_eq!((config.control_address, config.tls_directory), (None, None));
+        assert_eq!(config.tenant, "dev/dev");
+        assert_eq!(config.shards, 3);
+    }
+
+    #[test]
+    fn a_pod_gets_the_listeners_of_the_contract() {
+        let config = config(&["--tenant", "ns/visio", "--media-node-name", "visio-1"]).unwrap();
+        assert_eq!(config.signal_address.to_string(), "0.0.0.0:7880");
+        assert_eq!(config.control_address.unwrap().to_string(), "0.0.0.0:7881");
+        assert_eq!(config.admin_address.to_string(), "0.0.0.0:7882");
+        assert_eq!(config.tls_directory.unwrap().to_str(), Some("/etc/hemicycle/tls"));
+    }
+
+    #[test]
+    fn an_error_is_one_line_with_field_value_and_what_is_allowed() {
+        for (arguments, field, value) in [
+            (&["--dev", "--udp-port-first", "70000"][..], "udp_port_first", "70000"),
+            (&["--dev", "--udp-port-first", "65535"], "udp_port_first", "65535"),
+            (&["--dev", "--shards", "many"], "shards", "many"),
+            (&["--dev", "--signal-address", "here"], "signal_address", "here"),
+            (&["--dev", "--auto-create", "maybe"], "auto_create", "maybe"),
+            (&["--dev", "--media-addresses", "127.0.0.1,nine"], "media_addresses", "nine"),
+            (&["--dev", "--log-format", "xml"], "log_format", "xml"),
+            (&["--tenant", "no-slash"], "tenant", "no-slash"),
+        ] {
+            let text = config(arguments).unwrap_err().to_string();
+            assert!(text.contains(field) && text.contains(value), "{text}");
+            assert!(text.contains("allowed") && !text.contains('\n'), "{text}");
+        }
+        let text = config(&["--media-node-name", "x"]).unwrap_err().to_string();
+        assert!(text.starts_with("tenant: nothing given"), "{text}");
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("media-node.yaml");
+        std::fs::write(
+            &path,
+            "udp_port_first: 40000\nauto_create: false\nadvertised_addresses: [192.0.2.1, \"2001:db8::1\"]\n",
+        )
+        .unwrap();
+        let file = path.to_str().unwrap();
+        let read = config(&["--dev", "--config", file]).unwrap();
+        assert_eq!((read.udp_port_first, read.auto_create), (40_000, false));
+        assert_eq!(read.advertised_addresses.len(), 2);
+        let read = config(&["--dev", "--config", file, "--udp-port-first", "41000"]).unwrap();
+        assert_eq!(read.udp_port_first, 41_000);
+    }
+
+    #[test]
+    fn a_misspelt_field_of_the_file_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("media-node.yaml");
+        std::fs::write(&path, "udp_port_frist: 1\n").unwrap();
+        let text = given(&["--config", path.to_str().unwrap()]).unwrap_err().to_string();
+        assert!(text.contains("`udp_port_frist`") && !text.contains('\n'), "{text}");
+        std::fs::write(&path, "udp_port_first: [1\n").unwrap();
+        let text = given(&["--config", path.to_str().unwrap()]).unwrap_err().to_string();
+        assert!(!text.contains('\n'), "{text}");
+    }
+
+    #[test]
+    fn the_printed_default_is_a_valid_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("media-node.yaml");
+        std::fs::write(&path, printed_default()).unwrap();
+        let given = given(&["--config", path.to_str().unwrap(), "--tenant", "a/b"]).unwrap();
+        Config::resolve(&given, 2).unwrap();
+    }
+}

@@ -1,0 +1,378 @@
+//! Which rooms are here, on which shard, and whether a new one may come: claims, grants, epochs.
+//!
+//! Decides admission of rooms; sends nothing. Time is an argument. Invariant: a room is on at most
+//! one shard; without a fresh grant, while draining or stopping no new room is admitted, and none
+//! of these ever ends a room that is here. Commands of a lower epoch change nothing.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use media_core::ids::RoomKey;
+
+/// What a media node tells the operator about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Serving,
+    Draining,
+    Stopping,
+}
+
+/// Why a room or a command is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("stale epoch")]
+    StaleEpoch,
+    #[error("no grant: the operator has not renewed its permission to admit rooms")]
+    NoGrant,
+    #[error("the media node is draining")]
+    Draining,
+    #[error("the media node is stopping")]
+    Stopping,
+    #[error("the media node is full: it holds {0} rooms")]
+    Full(usize),
+    /// LiveKit's text; SDKs look for it.
+    #[error("requested room does not exist")]
+    NotHere,
+}
+
+/// A room that is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    pub shard: usize,
+    /// Epoch of the claim that brought it; 0 without an operator.
+    pub claim_epoch: u64,
+    pub created_unix_ms: u64,
+    pub sid: String,
+    pub participants: u32,
+    /// Published tracks by participant sid.
+    publishing: BTreeMap<String, u32>,
+}
+
+impl Home {
+    /// Participants that publish something.
+    pub fn publishers(&self) -> u32 {
+        u32::try_from(self.publishing.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// How rooms come to be here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// The operator claims them.
+    Claimed,
+    /// A join brings them.
+    OnJoin,
+    /// Only RoomService creates them.
+    OnCreate,
+}
+
+/// What happened in a room, as far as reports tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Happened {
+    Started { sid: String },
+    Joined,
+    Left { participant: String },
+    Published { participant: String },
+    Unpublished { participant: String },
+    Finished,
+}
+
+/// The directory.
+pub struct Rooms {
+    admission: Admission,
+    rooms_max: usize,
+    homes: BTreeMap<RoomKey, Home>,
+    state: State,
+    epoch: u64,
+    grant_until: Option<Instant>,
+}
+
+impl Rooms {
+    /// Empty and serving.
+    pub fn new(admission: Admission, rooms_max: usize) -> Self {
+        Self {
+            admission,
+            rooms_max,
+            homes: BTreeMap::new(),
+            state: State::Serving,
+            epoch: 0,
+            grant_until: None,
+        }
+    }
+
+    /// The shard of a room that somebody joins; with [`Admission::OnJoin`] the room comes to be on
+    /// `shard`.
+    pub fn join(&mut self, unix_ms: u64, room: &RoomKey, shard: usize) -> Result<usize, Refusal> {
+        if let Some(home) = self.homes.get(room) {
+            return Ok(home.shard);
+        }
+        match self.admission {
+            Admission::OnJoin => self.admit(unix_ms, room, shard),
+            Admission::Claimed | Admission::OnCreate => Err(Refusal::NotHere),
+        }
+    }
+
+    /// The shard of a room that RoomService creates.
+    pub fn create(&mut self, unix_ms: u64, room: &RoomKey, shard: usize) -> Result<usize, Refusal> {
+        if let Some(home) = self.homes.get(room) {
+            return Ok(home.shard);
+        }
+        match self.admission {
+            Admission::OnJoin | Admission::OnCreate => self.admit(unix_ms, room, shard),
+            Admission::Claimed => Err(Refusal::NotHere),
+        }
+    }
+
+    /// Gives a room its home on `shard`, or tells the one it has. True: it was here before.
+    pub fn claim(
+        &mut self,
+        now: Instant,
+        unix_ms: u64,
+        epoch: u64,
+        room: &RoomKey,
+        shard: usize,
+    ) -> Result<(usize, bool), Refusal> {
+        self.see_epoch(epoch)?;
+        if let Some(home) = self.homes.get_mut(room) {
+            home.claim_epoch = epoch;
+            return Ok((home.shard, true));
+        }
+        if self.grant_remaining(now).is_zero() {
+            return Err(Refusal::NoGrant);
+        }
+        self.admit(unix_ms, room, shard).map(|shard| (shard, false))
+    }
+
+    fn admit(&mut self, unix_ms: u64, room: &RoomKey, shard: usize) -> Result<usize, Refusal> {
+        match self.state {
+            State::Serving => {}
+            State::Draining => return Err(Refusal::Draining),
+            State::Stopping => return Err(Refusal::Stopping),
+        }
+        if self.homes.len() >= self.rooms_max {
+            return Err(Refusal::Full(self.rooms_max));
+        }
+        let home = Home {
+            shard,
+            claim_epoch: self.epoch,
+            created_unix_ms: unix_ms,
+            sid: String::new(),
+            participants: 0,
+            publishing: BTreeMap::new(),
+        };
+        self.homes.insert(room.clone(), home);
+        Ok(shard)
+    }
+
+    /// Takes the home of a room away, so that nobody joins it here any more.
+    pub fn release(&mut self, epoch: u64, room: &RoomKey) -> Result<Option<Home>, Refusal> {
+        self.see_epoch(epoch)?;
+        Ok(self.remove(room))
+    }
+
+    /// Follows what a shard tells of a room; one that has its home elsewhere is not followed.
+    pub fn happened(&mut self, shard: usize, room: &RoomKey, what: Happened) {
+        let Some(home) = self.homes.get_mut(room).filter(|home| home.shard == shard) else {
+            return;
+        };
+        match what {
+            Happened::Started { sid } => home.sid = sid,
+            Happened::Joined => home.participants += 1,
+            Happened::Left { participant } => {
+                home.participants = home.participants.saturating_sub(1);
+                home.publishing.remove(&participant);
+            }
+            Happened::Published { participant } => {
+                *home.publishing.entry(participant).or_default() += 1;
+            }
+            Happened::Unpublished { participant } => {
+                if let Some(tracks) = home.publishing.get_mut(&participant) {
+                    *tracks -= 1;
+                    if *tracks == 0 {
+                        home.publishing.remove(&participant);
+                    }
+                }
+            }
+            Happened::Finished => drop(self.remove(room)),
+        }
+    }
+
+    fn remove(&mut self, room: &RoomKey) -> Option<Home> {
+        self.homes.remove(room)
+    }
+
+    /// A shard lost everything.
+    pub fn shard_restarted(&mut self, shard: usize) {
+        self.homes.retain(|_, home| home.shard != shard);
+    }
+
+    /// Remembers the highest epoch and refuses a lower one.
+    pub fn see_epoch(&mut self, epoch: u64) -> Result<(), Refusal> {
+        if epoch < self.epoch {
+            return Err(Refusal::StaleEpoch);
+        }
+        self.epoch = epoch;
+        Ok(())
+    }
+
+    /// Allows new rooms for `ttl` from now.
+    pub fn grant(&mut self, now: Instant, epoch: u64, ttl: Duration) -> Result<(), Refusal> {
+        self.see_epoch(epoch)?;
+        self.grant_until = now.checked_add(ttl);
+        Ok(())
+    }
+
+    /// How long the grant still holds.
+    pub fn grant_remaining(&self, now: Instant) -> Duration {
+        self.grant_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    /// No new rooms from now on; reversible.
+    pub fn drain(&mut self, epoch: u64) -> Result<usize, Refusal> {
+        self.see_epoch(epoch)?;
+        if self.state == State::Serving {
+            self.state = State::Draining;
+        }
+        Ok(self.homes.len())
+    }
+
+    /// New rooms again.
+    pub fn undrain(&mut self, epoch: u64) -> Result<(), Refusal> {
+        self.see_epoch(epoch)?;
+        if self.state == State::Draining {
+            self.state = State::Serving;
+        }
+        Ok(())
+    }
+
+    /// The process ends: no new rooms, not reversible. Returns the rooms to send home.
+    pub fn stop(&mut self) -> Vec<(RoomKey, usize)> {
+        self.state = State::Stopping;
+        self.homes.iter().map(|(room, home)| (room.clone(), home.shard)).collect()
+    }
+
+    /// Every room that is here.
+    pub fn all(&self) -> impl Iterator<Item = (&RoomKey, &Home)> {
+        self.homes.iter()
+    }
+
+    /// The home of a room.
+    pub fn home(&self, room: &RoomKey) -> Option<&Home> {
+        self.homes.get(room)
+    }
+
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether rooms need a claim.
+    pub fn claimed(&self) -> bool {
+        self.admission == Admission::Claimed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(name: &str) -> RoomKey {
+        RoomKey { tenant: "ns/mc".into(), name: name.into() }
+    }
+
+    fn claimed() -> (Rooms, Instant) {
+        (Rooms::new(Admission::Claimed, 2), Instant::now())
+    }
+
+    const TTL: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn without_a_grant_no_new_room_but_the_old_ones_stay() {
+        let (mut rooms, now) = claimed();
+        assert_eq!(rooms.claim(now, 0, 1, &room("a"), 0), Err(Refusal::NoGrant));
+        rooms.grant(now, 1, TTL).unwrap();
+        assert_eq!(rooms.claim(now, 0, 1, &room("a"), 0), Ok((0, false)));
+        let later = now + TTL;
+        assert_eq!(rooms.claim(later, 0, 1, &room("b"), 0), Err(Refusal::NoGrant));
+        assert_eq!(rooms.claim(later, 0, 1, &room("a"), 1), Ok((0, true)), "idempotent");
+        assert_eq!(rooms.join(0, &room("a"), 1), Ok(0), "newcomers are let in");
+        assert_eq!(rooms.join(0, &room("b"), 1), Err(Refusal::NotHere));
+    }
+
+    #[test]
+    fn a_lower_epoch_changes_nothing() {
+        let (mut rooms, now) = claimed();
+        rooms.grant(now, 7, TTL).unwrap();
+        assert_eq!(rooms.grant(now, 6, TTL * 100), Err(Refusal::StaleEpoch));
+        assert_eq!(rooms.grant_remaining(now), TTL);
+        assert_eq!(rooms.claim(now, 0, 6, &room("a"), 0), Err(Refusal::StaleEpoch));
+        assert_eq!(rooms.drain(6), Err(Refusal::StaleEpoch));
+        assert_eq!(rooms.release(6, &room("a")), Err(Refusal::StaleEpoch));
+        assert_eq!((rooms.state(), rooms.epoch()), (State::Serving, 7));
+    }
+
+    #[test]
+    fn draining_refuses_new_rooms_and_is_reversible_unlike_stopping() {
+        let (mut rooms, now) = claimed();
+        rooms.grant(now, 1, TTL).unwrap();
+        rooms.claim(now, 0, 1, &room("a"), 0).unwrap();
+        assert_eq!(rooms.drain(1), Ok(1));
+        assert_eq!(rooms.claim(now, 0, 1, &room("b"), 0), Err(Refusal::Draining));
+        assert_eq!(rooms.join(0, &room("a"), 0), Ok(0));
+        rooms.undrain(2).unwrap();
+        assert_eq!(rooms.claim(now, 0, 2, &room("b"), 0), Ok((0, false)));
+        assert_eq!(rooms.claim(now, 0, 2, &room("c"), 0), Err(Refusal::Full(2)));
+        assert_eq!(rooms.stop().len(), 2);
+        rooms.undrain(3).unwrap();
+        assert_eq!(rooms.state(), State::Stopping);
+    }
+
+    #[test]
+    fn a_room_is_counted_until_it_ends() {
+        let (mut rooms, now) = claimed();
+        rooms.grant(now, 1, TTL).unwrap();
+        rooms.claim(now, 0, 1, &room("a"), 0).unwrap();
+        let ada = || "PA_ada".to_owned();
+        for what in [
+            Happened::Started { sid: "RM_a".into() },
+            Happened::Joined,
+            Happened::Joined,
+            Happened::Published { participant: ada() },
+            Happened::Published { participant: ada() },
+            Happened::Unpublished { participant: ada() },
+        ] {
+            rooms.happened(0, &room("a"), what);
+        }
+        rooms.happened(1, &room("a"), Happened::Finished);
+        let home = rooms.home(&room("a")).unwrap();
+        assert_eq!((home.sid.as_str(), home.participants, home.publishers()), ("RM_a", 2, 1));
+        rooms.happened(0, &room("a"), Happened::Left { participant: ada() });
+        let home = rooms.home(&room("a")).unwrap();
+        assert_eq!((home.participants, home.publishers()), (1, 0));
+        rooms.happened(0, &room("a"), Happened::Finished);
+        assert!(rooms.home(&room("a")).is_none());
+    }
+
+    #[test]
+    fn a_release_takes_the_home_away_at_once() {
+        let (mut rooms, now) = claimed();
+        rooms.grant(now, 1, TTL).unwrap();
+        rooms.claim(now, 0, 1, &room("a"), 0).unwrap();
+        assert!(rooms.release(1, &room("a")).unwrap().is_some());
+        assert!(rooms.release(1, &room("a")).unwrap().is_none());
+        assert_eq!(rooms.join(0, &room("a"), 0), Err(Refusal::NotHere));
+    }
+
+    #[test]
+    fn only_create_brings_a_room_when_joins_may_not() {
+        let mut rooms = Rooms::new(Admission::OnCreate, 10);
+        assert_eq!(rooms.join(0, &room("a"), 0), Err(Refusal::NotHere));
+        assert_eq!(rooms.create(0, &room("a"), 0), Ok(0));
+        assert_eq!(rooms.join(0, &room("a"), 0), Ok(0));
+        rooms.shard_restarted(0);
+        assert_eq!(rooms.join(0, &room("a"), 0), Err(Refusal::NotHere));
+    }
+}

@@ -1,0 +1,192 @@
+//! One WebSocket: frames to commands, messages to frames, pings, time limits.
+//!
+//! Decides when a client has gone or misbehaves; knows nothing of what messages mean beyond pings.
+//! Invariant: when it ends, however it ends, its shard learns so.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use livekit_contract::frame::{self, Encoding};
+use livekit_protocol::{Pong, SignalResponse, signal_request, signal_response};
+use media_core::ids::ConnectionId;
+use media_core::io::{CloseReason, Command};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use crate::keys::unix_millis;
+use crate::node::{Node, count};
+use crate::shard::{ShardCommand, ShardHandle, ToClient};
+
+/// WebSocket pings of the server (LiveKit: 10 s); they keep middleboxes from forgetting us.
+const PING_EVERY: Duration = Duration::from_secs(10);
+/// A client that answers neither pings nor anything else for three pings is gone.
+const IDLE_MAX: Duration = Duration::from_secs(35);
+/// A frame that the client does not take for this long ends the connection.
+const WRITE_MAX: Duration = Duration::from_secs(10);
+
+/// Why a connection ends, as close code and text for the client.
+struct Ending {
+    code: u16,
+    reason: &'static str,
+}
+
+const GOING: Ending = Ending { code: close_code::NORMAL, reason: "" };
+const SLOW: Ending = Ending { code: close_code::AGAIN, reason: "signalling is not read" };
+const SILENT: Ending = Ending { code: close_code::AWAY, reason: "no sign of life" };
+const OVERLOADED: Ending = Ending { code: close_code::AGAIN, reason: "media node overloaded" };
+const NOT_A_REQUEST: Ending =
+    Ending { code: close_code::PROTOCOL, reason: "frame is not a SignalRequest" };
+const TOO_BIG: Ending = Ending { code: close_code::SIZE, reason: "frame is not readable" };
+
+/// One client's signalling connection.
+pub(super) struct Session {
+    node: Arc<Node>,
+    shard: ShardHandle,
+    connection: ConnectionId,
+    outgoing: mpsc::Receiver<ToClient>,
+    encoding: Encoding,
+}
+
+impl Session {
+    pub(super) fn new(
+        node: Arc<Node>,
+        shard: ShardHandle,
+        connection: ConnectionId,
+        outgoing: mpsc::Receiver<ToClient>,
+    ) -> Self {
+        Self { node, shard, connection, outgoing, encoding: Encoding::Binary }
+    }
+
+    /// Tells the shard who is here, serves the socket until it ends, and tells the shard that.
+    pub(super) async fn run(mut self, mut socket: WebSocket, attach: ShardCommand) {
+        let open = &self.node.counters.websockets_open;
+        open.fetch_add(1, Ordering::Relaxed);
+        let ending = match self.shard.send_patiently(attach).await {
+            Ok(()) => self.serve(&mut socket).await,
+            Err(_) => OVERLOADED,
+        };
+        let connection = self.connection;
+        let closed = ShardCommand::from(Command::SignalClosed { connection });
+        if self.shard.send_patiently(closed).await.is_err() {
+            tracing::warn!(shard = self.shard.index, "shard did not take a closed connection");
+        }
+        let frame = CloseFrame { code: ending.code, reason: ending.reason.into() };
+        let _ = timeout(WRITE_MAX, socket.send(Message::Close(Some(frame)))).await;
+        self.node.counters.websockets_open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    async fn serve(&mut self, socket: &mut WebSocket) -> Ending {
+        let mut ping = interval(PING_EVERY);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
+        loop {
+            let ending = tokio::select! {
+                message = self.outgoing.recv() => match message {
+                    Some(message) => self.forward(socket, message).await,
+                    None => Err(SLOW),
+                },
+                received = socket.recv() => {
+                    heard = Instant::now();
+                    match received {
+                        Some(Ok(message)) => self.receive(socket, message).await,
+                        Some(Err(_)) => Err(self.refused(TOO_BIG)),
+                        None => Err(GOING),
+                    }
+                }
+                _ = ping.tick() => {
+                    if heard.elapsed() > IDLE_MAX {
+                        Err(SILENT)
+                    } else {
+                        write(socket, Message::Ping(Vec::new().into())).await
+                    }
+                }
+            };
+            if let Err(ending) = ending {
+                return ending;
+            }
+        }
+    }
+
+    fn refused(&self, ending: Ending) -> Ending {
+        count(&self.node.counters.frames_refused);
+        ending
+    }
+
+    async fn forward(&self, socket: &mut WebSocket, message: ToClient) -> Result<(), Ending> {
+        match message {
+            ToClient::Message(message) => self.send(socket, *message).await,
+            ToClient::Close(reason) => Err(ending_of(reason)),
+        }
+    }
+
+    async fn receive(&mut self, socket: &mut WebSocket, message: Message) -> Result<(), Ending> {
+        let (encoding, bytes) = match &message {
+            Message::Binary(bytes) => (Encoding::Binary, bytes.as_ref()),
+            Message::Text(text) => (Encoding::Json, text.as_bytes()),
+            Message::Close(_) => return Err(GOING),
+            Message::Ping(_) | Message::Pong(_) => return Ok(()),
+        };
+        self.encoding = encoding;
+        let Ok(request) = frame::decode_request(encoding, bytes) else {
+            return Err(self.refused(NOT_A_REQUEST));
+        };
+        match request.message {
+            Some(signal_request::Message::Ping(_)) => {
+                let now = unix_millis() as i64;
+                self.send(socket, signal_response::Message::Pong(now)).await
+            }
+            Some(signal_request::Message::PingReq(ping)) => {
+                let pong =
+                    Pong { last_ping_timestamp: ping.timestamp, timestamp: unix_millis() as i64 };
+                self.send(socket, signal_response::Message::PongResp(pong)).await
+            }
+            Some(request) => {
+                let (connection, request) = (self.connection, Box::new(request));
+                let command = ShardCommand::from(Command::Signal { connection, request });
+                self.shard.send_patiently(command).await.map_err(|_| OVERLOADED)
+            }
+            // A field of a newer protocol: nothing we know was asked.
+            None => Ok(()),
+        }
+    }
+
+    async fn send(
+        &self,
+        socket: &mut WebSocket,
+        message: signal_response::Message,
+    ) -> Result<(), Ending> {
+        let response = SignalResponse { message: Some(message) };
+        let Ok(bytes) = frame::encode_response(self.encoding, &response) else {
+            return Err(self.refused(TOO_BIG));
+        };
+        let message = match self.encoding {
+            Encoding::Binary => Message::Binary(bytes.into()),
+            Encoding::Json => match String::from_utf8(bytes) {
+                Ok(text) => Message::Text(text.into()),
+                Err(_) => return Err(self.refused(TOO_BIG)),
+            },
+        };
+        write(socket, message).await
+    }
+}
+
+async fn write(socket: &mut WebSocket, message: Message) -> Result<(), Ending> {
+    match timeout(WRITE_MAX, socket.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(GOING),
+        Err(_) => Err(SLOW),
+    }
+}
+
+fn ending_of(reason: CloseReason) -> Ending {
+    match reason {
+        CloseReason::Left => GOING,
+        CloseReason::Replaced => {
+            Ending { code: close_code::NORMAL, reason: "replaced by a newer connection" }
+        }
+        CloseReason::RoomClosed => Ending { code: close_code::NORMAL, reason: "room closed" },
+        CloseReason::ProtocolError(reason) => Ending { code: close_code::POLICY, reason },
+    }
+}

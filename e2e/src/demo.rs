@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::bed::{self, Bed, Layout, Minor, Tools};
 use crate::cast::{self, Browser, Credentials, Engine, Meeting, Program};
 use crate::process::{Wait, run as run_program};
-use crate::{cache, images, install};
+use crate::{cache, images, install, page};
 
 /// Namespace of the demo's meeting cluster.
 const NAMESPACE: &str = "meetings";
@@ -96,7 +96,7 @@ pub fn run(options: &Options) -> Result<()> {
 /// Everything that needs the network, before the bed, which has none.
 fn prepare(minor: &Minor, say: bed::Progress<'_>) -> Result<Tools> {
     say("packages for page, browsers and the Python participant");
-    cast::page_packages()?;
+    page::build()?;
     cast::python_packages()?;
     Ok(Tools::ensure(*minor, say)?)
 }

@@ -9,6 +9,7 @@ pub mod cast;
 pub mod demo;
 pub mod images;
 pub mod install;
+pub mod page;
 mod process;
 pub mod story;
 pub mod verify;

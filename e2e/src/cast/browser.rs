@@ -3,14 +3,13 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::bed::Bed;
 use crate::cache;
-use crate::process::run;
 
 /// Which browser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,28 +37,6 @@ pub struct Browser {
     child: Child,
     engine: Engine,
     directory: PathBuf,
-}
-
-/// Installs what page and driver import from npm, once, and builds the page; needs the network, so
-/// before the bed.
-///
-/// # Errors
-/// If a package cannot be had or the page does not build.
-pub fn page_packages() -> anyhow::Result<()> {
-    let _held = cache::lock("page")?;
-    let web = cache::checkout().join("e2e/web");
-    let wanted = std::fs::read(web.join("package-lock.json")).context("e2e/web is not there")?;
-    let mark = web.join("node_modules/.hemicycle-lock");
-    if !std::fs::read(&mark).is_ok_and(|made| made == wanted) {
-        npm(&web, &["ci", "--no-audit", "--no-fund"])?;
-        std::fs::write(&mark, wanted).context("cannot mark the npm packages")?;
-    }
-    npm(&web, &["run", "build"])
-}
-
-fn npm(directory: &Path, line: &[&str]) -> anyhow::Result<()> {
-    let done = run(Command::new("npm").args(line).current_dir(directory));
-    done.map(|_| ()).with_context(|| format!("npm {} failed in e2e/web", line.join(" ")))
 }
 
 impl Browser {

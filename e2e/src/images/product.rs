@@ -10,8 +10,8 @@ use std::process::Command;
 
 use super::build;
 use crate::bed::{Error, Progress, Result};
-use crate::cache;
 use crate::process::run;
+use crate::{cache, page as meeting_page};
 
 /// The only platform that images are built for.
 const PLATFORM: &str = "x86_64-unknown-linux-gnu";
@@ -32,17 +32,18 @@ pub fn product(progress: Progress<'_>) -> Result<Vec<PathBuf>> {
     let _held = lock.map_err(|source| Error::file("lock", &cache::directory(), source))?;
     progress("building static binaries (several minutes the first time)");
     let binaries = binaries()?;
+    let page = meeting_page::build()?;
     let output = cache::directory().join("images");
     let context = cache::directory().join("context-product");
     let mut archives = Vec::new();
     for (name, directory) in IMAGES {
         let _ = fs::remove_dir_all(&context);
-        let filled = fill(&context, &binaries);
+        let filled = fill(&context, &binaries, &page);
         filled.map_err(|source| Error::file("fill", &context, source))?;
         let containerfile = cache::checkout().join(directory).join("Containerfile");
         let tag = format!("localhost/hemicycle/{name}:dev");
         let archive = output.join(format!("{name}.tar"));
-        if is_current(&archive, &[&binaries.join(name), &containerfile]) {
+        if is_current(&archive, &[&binaries.join(name), &containerfile, &page]) {
             progress(&format!("{tag} is built already"));
         } else {
             build(&containerfile, &context, &tag, &archive)?;
@@ -77,11 +78,25 @@ fn binaries() -> Result<PathBuf> {
 }
 
 /// Hard links where the file system allows, so that the context costs nothing.
-fn fill(context: &Path, binaries: &Path) -> std::io::Result<()> {
-    fs::create_dir_all(context)?;
+fn fill(context: &Path, binaries: &Path, page: &Path) -> std::io::Result<()> {
+    copy_all(page, &context.join("page"))?;
     for (name, _) in IMAGES {
         let (from, to) = (binaries.join(name), context.join(name));
         fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(|_| ()))?;
+    }
+    Ok(())
+}
+
+fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let (entry, target) = (entry?, to.to_owned());
+        let target = target.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_all(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use super::surroundings::{Surroundings, cargo};
 use super::{Act, Count, Log, Stage, Tools};
 use crate::bed::Bed;
 use crate::cast::{self, Meeting, Program};
-use crate::{cache, demo};
+use crate::{cache, demo, page as meeting_page};
 
 /// Version of the licence checker, pinned because its rules change with it.
 const DENY_VERSION: &str = "0.20.2";
@@ -99,7 +99,7 @@ fn charts(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
 }
 
 fn page(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
-    cast::page_packages()?;
+    meeting_page::build()?;
     let web = cache::checkout().join("e2e/web");
     log.run(Command::new("npm").args(["run", "check"]).current_dir(web))?;
     Ok(Count::ONE)
@@ -112,7 +112,7 @@ fn images(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
 
 /// Each of them must see and hear both others.
 fn browsers(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
-    cast::page_packages()?;
+    meeting_page::build()?;
     cast::python_packages()?;
     let (bed, venue) = surroundings.venue(log)?;
     let directory = cache::directory().join("verify/browsers");

@@ -6,7 +6,7 @@
 
 use super::{
     CLAIM_TIMEOUT_MS, ClaimOutcome, ClaimRefusal, Create, Decision, Hints, REFUSED_PAUSE_MS,
-    ROOM_PARTICIPANTS_EXPECTED, ROOMS_MAX, RefuseReason, WaitReason,
+    ROOM_PARTICIPANTS_EXPECTED, ROOMS_MAX, RefuseReason, Release, WaitReason,
     directory::{Directory, RoomEntry, RoomPhase},
 };
 use crate::ids::{MediaNodeName, RoomKey, Timestamp};
@@ -115,6 +115,8 @@ impl Directory {
             placed_at: now,
         };
         self.put_room(room.clone(), entry);
+        // A release for an earlier life of the room must not end this one.
+        self.released(&Release { media_node: media_node.clone(), room: room.clone() });
         if let Some(node) = self.nodes.get_mut(media_node) {
             node.reserved += f64::from(expected);
         }

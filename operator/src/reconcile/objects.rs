@@ -137,7 +137,12 @@ fn hash_of(body: &Value) -> String {
 
 /// Every field that we set has the value that we set. Fields that others or defaults set do not count.
 fn is_as_wanted(live: &DynamicObject, wanted: &Value) -> bool {
-    serde_json::to_value(live).is_ok_and(|live| contains(&live, wanted))
+    let mut wanted = wanted.clone();
+    if let Some(fields) = wanted.as_object_mut() {
+        // Items of a list do not say what they are.
+        fields.retain(|key, _| key != "apiVersion" && key != "kind");
+    }
+    serde_json::to_value(live).is_ok_and(|live| contains(&live, &wanted))
 }
 
 fn contains(whole: &Value, part: &Value) -> bool {

@@ -1,4 +1,5 @@
-//! Where a request goes and what the query of `/rtc` asks for (LiveKit `pkg/service/rtcservice.go`).
+//! Where a request goes and what the query of `/rtc` asks for (LiveKit
+//! `pkg/service/rtcservice.go`).
 //!
 //! Decides how paths and queries are read. Does not authenticate.
 //! Invariant: a query over its bounds is refused; an unknown parameter is ignored, as in LiveKit.

@@ -1,4 +1,5 @@
-//! Twirp, the RPC over HTTP of LiveKit's server API (<https://twitchtv.github.io/twirp/docs/spec_v7.html>).
+//! Twirp, the RPC over HTTP of LiveKit's server API
+//! (<https://twitchtv.github.io/twirp/docs/spec_v7.html>).
 //!
 //! Decides how calls, answers and errors are written, and which room a call is about. Does not
 //! know what the calls do. Invariant: a body over [`BODY_BYTES_MAX`] is not parsed.

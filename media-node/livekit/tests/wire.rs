@@ -31,7 +31,7 @@ fn requests_and_responses_survive_both_encodings() {
 #[test]
 fn json_is_read_in_camel_case_and_in_proto_names() {
     for text in [
-        r#"{"addTrack": {"cid": "c", "type": "AUDIO", "simulcast": true, "disableRed": true, "new": [1]}}"#,
+        r#"{"addTrack": {"cid": "c", "type": "AUDIO", "disableRed": true, "new": [1]}}"#,
         r#"{"add_track": {"cid": "c", "type": 0, "simulcast": true, "disable_red": true}}"#,
     ] {
         let request = decode_request(Encoding::Json, text.as_bytes()).expect("reads");

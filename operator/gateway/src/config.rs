@@ -34,7 +34,8 @@ struct Arguments {
     /// The meeting cluster, as namespace/name.
     #[arg(long, env = "HEMICYCLE_TENANT", default_value = "")]
     tenant: String,
-    /// Where placers answer: host:port; the host may resolve to several addresses.
+    /// Where placers answer: host:port, or several, comma separated; a host may have many
+    /// addresses.
     #[arg(long, env = "HEMICYCLE_PLACER_ADDRESS", default_value = "")]
     placer_address: String,
     /// Name in the placer's certificate. Default: placer.<name>.<namespace>.hemicycle.internal.
@@ -273,18 +274,16 @@ impl Config {
         )?;
         let public_tls_dir = public_tls(given)?;
         let default = if public_tls_dir.is_some() { "0.0.0.0:8443" } else { "0.0.0.0:8080" };
+        let listen = given.listen.as_deref().unwrap_or(default);
         let server_name = given.placer_server_name.clone().filter(|name| !name.is_empty());
-        let origins = given.allowed_origins.split(',').map(str::trim);
-        let seconds = |field, text: &str| {
-            within(field, text, 0..=3600, "a whole number of seconds, 0 to 3600")
-                .map(Duration::from_secs)
-        };
+        let [anonymous_rate, anonymous_burst] = [
+            count("HEMICYCLE_ANONYMOUS_RATE (--anonymous-rate)", &given.anonymous_rate)?,
+            count("HEMICYCLE_ANONYMOUS_BURST (--anonymous-burst)", &given.anonymous_burst)?,
+        ];
+        let connections =
+            count("HEMICYCLE_CONNECTIONS_MAX (--connections-max)", &given.connections_max)?;
         Ok(Self {
-            listen: value(
-                "HEMICYCLE_LISTEN (--listen)",
-                given.listen.as_deref().unwrap_or(default),
-                "ip:port",
-            )?,
+            listen: value("HEMICYCLE_LISTEN (--listen)", listen, "ip:port")?,
             public_tls_dir,
             admin_listen: value(
                 "HEMICYCLE_ADMIN_LISTEN (--admin-listen)",
@@ -298,10 +297,7 @@ impl Config {
             keys_file: given.keys_file.clone(),
             tls_dir: given.tls_dir.clone(),
             page_dir: given.page_dir.clone().filter(|path| !path.as_os_str().is_empty()),
-            allowed_origins: origins
-                .filter(|origin| !origin.is_empty())
-                .map(|origin| check_origin(origin).map(str::to_owned))
-                .collect::<Result<_, _>>()?,
+            allowed_origins: allowed_origins(&given.allowed_origins)?,
             room_auto_create: value(
                 "HEMICYCLE_ROOM_AUTO_CREATE (--room-auto-create)",
                 &given.room_auto_create,
@@ -313,24 +309,9 @@ impl Config {
                 0..=8,
                 "a whole number, 0 to 8",
             )?,
-            anonymous_rate: within(
-                "HEMICYCLE_ANONYMOUS_RATE (--anonymous-rate)",
-                &given.anonymous_rate,
-                1..=1_000_000,
-                "a whole number, 1 to 1000000",
-            )?,
-            anonymous_burst: within(
-                "HEMICYCLE_ANONYMOUS_BURST (--anonymous-burst)",
-                &given.anonymous_burst,
-                1..=1_000_000,
-                "a whole number, 1 to 1000000",
-            )?,
-            connections_max: within(
-                "HEMICYCLE_CONNECTIONS_MAX (--connections-max)",
-                &given.connections_max,
-                1..=1_000_000,
-                "a whole number, 1 to 1000000",
-            )?,
+            anonymous_rate,
+            anonymous_burst,
+            connections_max: usize::try_from(connections).unwrap_or(usize::MAX),
             idle: seconds("HEMICYCLE_IDLE_S (--idle-s)", &given.idle_s)?,
             write: seconds("HEMICYCLE_WRITE_S (--write-s)", &given.write_s)?,
             stop_grace: seconds("HEMICYCLE_STOP_GRACE_S (--stop-grace-s)", &given.stop_grace_s)?,
@@ -340,16 +321,25 @@ impl Config {
             )?,
             zone: given.zone.clone(),
             log: log_filter(&given.log)?,
-            log_format: match given.log_format.as_str() {
-                "json" => LogFormat::Json,
-                "text" => LogFormat::Text,
-                other => {
-                    let field = "HEMICYCLE_LOG_FORMAT (--log-format)";
-                    return Err(refused(field, other, "json or text"));
-                }
-            },
+            log_format: log_format(&given.log_format)?,
             reload_every: RELOAD_EVERY,
         })
+    }
+}
+
+fn seconds(field: &'static str, text: &str) -> Result<Duration, ConfigError> {
+    within(field, text, 0..=3600, "a whole number of seconds, 0 to 3600").map(Duration::from_secs)
+}
+
+fn count(field: &'static str, text: &str) -> Result<u32, ConfigError> {
+    within(field, text, 1..=1_000_000, "a whole number, 1 to 1000000")
+}
+
+fn log_format(text: &str) -> Result<LogFormat, ConfigError> {
+    match text {
+        "json" => Ok(LogFormat::Json),
+        "text" => Ok(LogFormat::Text),
+        other => Err(refused("HEMICYCLE_LOG_FORMAT (--log-format)", other, "json or text")),
     }
 }
 
@@ -364,20 +354,29 @@ fn public_tls(given: &Arguments) -> Result<Option<PathBuf>, ConfigError> {
 }
 
 fn placer_address(text: &str) -> Result<String, ConfigError> {
-    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-    match port.and_then(|(_, port)| port.parse::<u16>().ok()) {
-        Some(port) if port > 0 => Ok(text.to_owned()),
-        _ => Err(refused("HEMICYCLE_PLACER_ADDRESS (--placer-address)", text, "host:port")),
+    let valid = |one: &str| {
+        let port = one.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+        port.and_then(|(_, port)| port.parse::<u16>().ok()).is_some_and(|port| port > 0)
+    };
+    if text.split(',').all(valid) {
+        return Ok(text.to_owned());
     }
+    let field = "HEMICYCLE_PLACER_ADDRESS (--placer-address)";
+    Err(refused(field, text, "host:port, or several, comma separated"))
 }
 
-fn check_origin(origin: &str) -> Result<&str, ConfigError> {
-    let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-    if host.is_some_and(|host| !host.is_empty() && !host.contains('/')) {
-        return Ok(origin);
-    }
-    let field = "HEMICYCLE_ALLOWED_ORIGINS (--allowed-origins)";
-    Err(refused(field, origin, "scheme://host[:port] without a path, comma separated"))
+fn allowed_origins(text: &str) -> Result<Vec<String>, ConfigError> {
+    let origins = text.split(',').map(str::trim).filter(|origin| !origin.is_empty());
+    origins
+        .map(|origin| {
+            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            if host.is_some_and(|host| !host.is_empty() && !host.contains('/')) {
+                return Ok(origin.to_owned());
+            }
+            let field = "HEMICYCLE_ALLOWED_ORIGINS (--allowed-origins)";
+            Err(refused(field, origin, "scheme://host[:port] without a path, comma separated"))
+        })
+        .collect()
 }
 
 fn log_filter(text: &str) -> Result<String, ConfigError> {

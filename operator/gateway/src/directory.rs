@@ -210,10 +210,9 @@ impl State {
     fn unlist(&mut self) {
         self.rooms.clear();
         self.unlisted.retain(|_, media_node| media_node.strong_count() > 0);
-        for (name, media_node) in std::mem::take(&mut self.media_nodes) {
-            // Pipes keep those alive that are in use; the rest is dropped here.
-            self.unlisted.insert(name, Arc::downgrade(&media_node));
-        }
+        let listed = std::mem::take(&mut self.media_nodes).into_iter();
+        // Pipes keep those alive that are in use; the rest is dropped here.
+        self.unlisted.extend(listed.map(|(name, media_node)| (name, Arc::downgrade(&media_node))));
     }
 
     fn take_endpoint(

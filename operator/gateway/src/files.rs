@@ -106,16 +106,19 @@ impl Files {
     }
 
     fn look(&self, sources: &Sources, seen: &mut Seen, metrics: &Metrics) {
-        let keys = changed(read(&sources.keys), &mut seen.keys)
-            .map(|bytes| Ok(self.keys.store(Arc::new(parse_keys(&sources.keys, &bytes?)?))));
-        report("keys", keys, metrics);
-        let client = changed(read_client(&sources.client), &mut seen.client)
-            .map(|bytes| Ok(self.client.store(Arc::new(parse_client(&sources.client, &bytes?)?))));
-        report("client_certificate", client, metrics);
+        let keys = changed(read(&sources.keys), &mut seen.keys);
+        let keys = keys.map(|bytes| bytes.and_then(|bytes| parse_keys(&sources.keys, &bytes)));
+        report("keys", keys.map(|keys| keys.map(|keys| self.keys.store(Arc::new(keys)))), metrics);
+        let client = changed(read_client(&sources.client), &mut seen.client);
+        let client =
+            client.map(|bytes| bytes.and_then(|bytes| parse_client(&sources.client, &bytes)));
+        let stored = client.map(|tls| tls.map(|tls| self.client.store(Arc::new(tls))));
+        report("client_certificate", stored, metrics);
         if let (Some(path), Some(slot)) = (&sources.public, &self.public) {
-            let public = changed(read_public(path), &mut seen.public)
-                .map(|bytes| Ok(slot.store(parse_public(path, &bytes?)?)));
-            report("public_certificate", public, metrics);
+            let public = changed(read_public(path), &mut seen.public);
+            let public = public.map(|bytes| bytes.and_then(|bytes| parse_public(path, &bytes)));
+            let stored = public.map(|tls| tls.map(|tls| slot.store(tls)));
+            report("public_certificate", stored, metrics);
         }
     }
 }

@@ -119,7 +119,9 @@ mod tests {
         #[test]
         fn boundaries_are_seen_exactly(
             frames in prop::collection::vec(
-                (prop_oneof![0_usize..4, 120_usize..130, 65_530_usize..65_540], any::<bool>()), 1..5),
+                (prop_oneof![0_usize..4, 120_usize..130, 65_530_usize..65_540], any::<bool>()),
+                1..5,
+            ),
             cut in 1_usize..5000,
         ) {
             let frames: Vec<Vec<u8>> =

@@ -206,10 +206,9 @@ fn room_to_join(claims: &Claims) -> Result<String, Refusal> {
 
 fn is_websocket<B>(request: &Request<B>) -> bool {
     let names = |header, wanted: &str| {
-        let value = request.headers().get(header).and_then(|value| value.to_str().ok());
-        value.is_some_and(|value| {
-            value.split(',').any(|token| token.trim().eq_ignore_ascii_case(wanted))
-        })
+        let values = request.headers().get_all(header).iter();
+        let mut tokens = values.filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
+        tokens.any(|token| token.trim().eq_ignore_ascii_case(wanted))
     };
     request.method() == http::Method::GET
         && names(CONNECTION, "upgrade")

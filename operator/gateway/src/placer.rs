@@ -162,7 +162,7 @@ impl Placer {
             match opened {
                 Ok(Ok(stream)) => return Some((address, stream.into_inner())),
                 Ok(Err(status)) => {
-                    tracing::debug!(code = ?status.code(), "a placer does not stream its directory");
+                    tracing::debug!(code = ?status.code(), "a placer streams no directory");
                 }
                 Err(_) => tracing::debug!("a placer does not answer"),
             }
@@ -182,11 +182,14 @@ impl Placer {
     /// Every address of the placers, the last known leader first. When the name service does not
     /// answer, those known from before.
     async fn candidates(&self) -> Vec<SocketAddr> {
-        let resolved = timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(&self.address)).await;
-        let mut addresses = match resolved {
-            Ok(Ok(found)) => found.take(REPLICAS_MAX).collect::<Vec<_>>(),
-            _ => Vec::new(),
-        };
+        let mut addresses = Vec::new();
+        for host in self.address.split(',') {
+            let resolved = timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(host)).await;
+            if let Ok(Ok(found)) = resolved {
+                addresses.extend(found);
+            }
+        }
+        addresses.truncate(REPLICAS_MAX);
         let mut known = self.known();
         if addresses.is_empty() {
             addresses.clone_from(&known.addresses);

@@ -91,9 +91,7 @@ pub struct QualificationScopeSpec {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     cel,
-    validation = Rule::new(
-        "!has(self.issuedAt) || timestamp(self.issuedAt) < timestamp(self.expiresAt)"
-    ).message("spec.attestation.issuedAt must lie before expiresAt")
+    validation = Rule::new("!has(self.issuedAt) || self.issuedAt < self.expiresAt").message("spec.attestation.issuedAt must lie before expiresAt")
 )]
 pub struct Attestation {
     /// The attestation's number, as the authority published it.

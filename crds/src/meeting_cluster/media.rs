@@ -13,13 +13,11 @@ use serde::{Deserialize, Serialize};
         "spec.media.udpPortFirst plus shards must not exceed 65536: each shard has its own port"
     ),
     validation = Rule::new(
-        "self.tcpPort < self.udpPortFirst || self.tcpPort >= self.udpPortFirst + self.shards"
-    ).message("spec.media.tcpPort must lie outside the shards' ports"),
-    validation = Rule::new(
         "self.exposure != 'NodePort' || \
-         (self.udpPortFirst >= 30000 && self.udpPortFirst + self.shards <= 32768)"
+         (self.udpPortFirst >= 30000 && self.udpPortFirst + self.shards <= 32768 && \
+         self.tcpPort >= 30000 && self.tcpPort <= 32767)"
     ).message(
-        "spec.media.udpPortFirst must lie within 30000 to 32767 when exposure is NodePort"
+        "spec.media.udpPortFirst and tcpPort must lie within 30000 to 32767 when exposure is NodePort"
     )
 )]
 pub struct Media {

@@ -81,7 +81,7 @@ enum Message {
     Observe { leader: usize, node: usize, epoch: Epoch, stream: u64 },
     Grant { leader: usize, node: usize, epoch: Epoch },
     Granted { leader: usize, node: usize, accepted: bool },
-    Claim { leader: usize, node: usize, epoch: Epoch, room: RoomKey },
+    Claim { leader: usize, node: usize, epoch: Epoch, room: RoomKey, decided: Timestamp },
     Claimed { leader: usize, node: usize, room: RoomKey, outcome: ClaimOutcome },
     Release { node: usize, epoch: Epoch, room: RoomKey },
 }
@@ -382,8 +382,8 @@ impl Sim {
                 // The next one is due a second after this one was sent; pretend it was now.
                 self.leaders[leader].grants[node] = Some(now);
             }
-            Message::Claim { leader, node, epoch, room } => {
-                self.node_claim(leader, node, epoch, room)
+            Message::Claim { leader, node, epoch, room, decided } => {
+                self.node_claim(leader, node, epoch, (room, decided))
             }
             Message::Claimed { leader, node, room, outcome } => {
                 let (name, now) = (self.nodes[node].name.clone(), self.now);
@@ -404,7 +404,14 @@ impl Sim {
         }
     }
 
-    fn node_claim(&mut self, leader: usize, node: usize, epoch: Epoch, room: RoomKey) {
+    fn node_claim(
+        &mut self,
+        leader: usize,
+        node: usize,
+        epoch: Epoch,
+        claim: (RoomKey, Timestamp),
+    ) {
+        let (room, decided) = claim;
         let now = self.now;
         let n = &self.nodes[node];
         if !n.alive {
@@ -417,7 +424,7 @@ impl Sim {
         } else if n.state != MediaNodeState::Serving || now >= n.grant_until {
             ClaimOutcome::Refused(ClaimRefusal::NotAdmitting)
         } else {
-            self.check_admission((leader, epoch), node, &room);
+            self.check_admission(decided, node, &room);
             self.tally.claims_new += 1;
             let n = &mut self.nodes[node];
             n.epoch = epoch;
@@ -430,23 +437,43 @@ impl Sim {
         self.send(leader, node, Message::Claimed { leader, node, room, outcome });
     }
 
-    /// The fencing promise, checked where it counts: at the moment a media node admits a room as
-    /// new, nobody else who has it may admit it as new.
-    fn check_admission(&mut self, by: (usize, Epoch), node: usize, room: &RoomKey) {
+    /// The fencing promise, first half: when the leader decides that a room needs a home, nobody who
+    /// has it may still admit rooms. It may have it only because it was out of sight so long that
+    /// its grant ran out.
+    fn check_decision(&mut self, leader: usize, node: usize, room: &RoomKey) {
+        if self.leaders[leader].directory.epoch() != self.epoch {
+            return;
+        }
         for other in (0..NODES).filter(|other| *other != node) {
             let o = &self.nodes[other];
-            if o.alive && o.rooms.contains_key(room) {
-                self.tally.doubled_out_of_sight += 1;
-                if self.now < o.grant_until {
-                    self.describe(self.current(), room);
-                }
-                assert!(
-                    self.now >= o.grant_until,
-                    "seed {}: {by:?} lets {} admit {room} as new while {} has it and a grant for {} ms",
+            if !o.alive || !o.rooms.contains_key(room) {
+                continue;
+            }
+            self.tally.doubled_out_of_sight += 1;
+            if self.now < o.grant_until {
+                self.describe(leader, room);
+                panic!(
+                    "seed {}: {room} is to live on {} while {} has it and a grant for {} ms",
                     self.seed,
                     self.nodes[node].name,
                     o.name,
                     o.grant_until.since_ms(self.now)
+                );
+            }
+        }
+    }
+
+    /// The second half: between the decision and the admission nobody else admits it as new.
+    fn check_admission(&mut self, decided: Timestamp, node: usize, room: &RoomKey) {
+        for other in (0..NODES).filter(|other| *other != node) {
+            let o = &self.nodes[other];
+            if let Some(hosted) = o.rooms.get(room).filter(|_| o.alive) {
+                assert!(
+                    hosted.created <= decided,
+                    "seed {}: {} and {} both admit {room} as new",
+                    self.seed,
+                    self.nodes[node].name,
+                    o.name
                 );
             }
         }
@@ -523,7 +550,9 @@ impl Sim {
                 let node = self.index(&media_node);
                 self.leaders[leader].claims.insert((node, room.clone()), now);
                 let epoch = self.leaders[leader].directory.epoch();
-                self.send(leader, node, Message::Claim { leader, node, epoch, room });
+                self.check_decision(leader, node, &room);
+                let decided = now;
+                self.send(leader, node, Message::Claim { leader, node, epoch, room, decided });
             }
             Decision::Existing { media_node } => {
                 let node = self.index(&media_node);

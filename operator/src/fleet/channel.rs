@@ -17,6 +17,9 @@ use crate::pki::trust::Trusted;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// HTTP/2 pings find a dead path within two of these.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Commands at once to one media node; more wait here. Keeps a burst of claims below the number of
+/// small unread frames (about 100) at which h2 takes a connection for an attack.
+const COMMANDS_MAX: usize = 64;
 
 /// Why no channel could be opened.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +64,7 @@ pub async fn connect(
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true)
+        .concurrency_limit(COMMANDS_MAX)
         .connect_with_connector(dial)
         .await
         .map_err(|source| ChannelError::Connect { address, source })

@@ -39,8 +39,9 @@ const ROUTE_TIMEOUT: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Longest room name that is looked at, in bytes.
 const ROOM_NAME_BYTES_MAX: usize = 1_024;
-/// Requests at once on one connection: bounds what one gateway can make us hold.
-const STREAMS_MAX: u32 = 4_096;
+/// Requests at once on one connection; more wait in the gateway. Also keeps a burst of joins below
+/// the number of small unread frames (about 100) at which h2 takes a connection for an attack.
+const STREAMS_MAX: u32 = 96;
 /// Updates buffered between the directory and one slow gateway's connection.
 const BUFFERED_MAX: usize = 4;
 

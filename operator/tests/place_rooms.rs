@@ -1,0 +1,522 @@
+//! Shows that rooms get one home each: a gateway asks the real placer over mutual TLS, which claims on
+//! media nodes that speak the real gRPC. Only the media nodes' rooms are simulated.
+//! Harm if it fails: people of one meeting end up in two rooms.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use media_api::v1::{self as media, media_control_server};
+use operator::{
+    fleet::{Fleet, Known, Target},
+    lease::{Standing, holding::Acknowledged},
+    metrics::Metrics,
+    pki::{Authority, Role, trust::TrustStore},
+    placer::{self, Placer},
+    replicas::Leadership,
+};
+use operator_core::{
+    placement::{Admission, Settings},
+    world::DesiredState,
+};
+use placement_api::v1::{self as placement, placement_client::PlacementClient};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, watch},
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector, rustls};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request, Response, Status,
+    transport::{Channel, Endpoint, Server},
+};
+
+const NAMESPACE: &str = "ministry";
+const CLUSTER: &str = "visio";
+const TENANT: &str = "ministry/visio";
+
+/// What a simulated media node has seen.
+#[derive(Default)]
+struct Rooms {
+    epoch: u64,
+    claims: BTreeMap<String, u64>,
+    granted: bool,
+}
+
+#[derive(Clone)]
+struct MediaNode {
+    name: String,
+    rooms: Arc<Mutex<Rooms>>,
+}
+
+impl MediaNode {
+    fn fence(&self, epoch: u64) -> Result<(), Status> {
+        let mut rooms = self.rooms.lock().expect("not poisoned");
+        if epoch < rooms.epoch {
+            return Err(Status::failed_precondition("stale epoch"));
+        }
+        rooms.epoch = epoch;
+        Ok(())
+    }
+
+    fn report(&self, sequence: u64) -> media::NodeReport {
+        let rooms = self.rooms.lock().expect("not poisoned");
+        let listed = rooms.claims.iter().map(|(name, epoch)| media::RoomReport {
+            room: Some(media::RoomKey { tenant: TENANT.into(), name: name.clone() }),
+            claim_epoch: *epoch,
+            participants: 1,
+            ..media::RoomReport::default()
+        });
+        let now = Timestamp::now().as_millisecond();
+        media::NodeReport {
+            media_node: self.name.clone(),
+            incarnation: format!("{}-first", self.name),
+            epoch: rooms.epoch,
+            sequence,
+            unix_ms: u64::try_from(now).expect("after 1970"),
+            state: media::State::Serving.into(),
+            shards: vec![media::ShardLoad::default()],
+            whole: true,
+            rooms: listed.collect(),
+            version: "test".into(),
+            ..media::NodeReport::default()
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl media_control_server::MediaControl for MediaNode {
+    type ObserveStream = Pin<Box<dyn Stream<Item = Result<media::NodeReport, Status>> + Send>>;
+
+    async fn observe(
+        &self,
+        request: Request<media::ObserveRequest>,
+    ) -> Result<Response<Self::ObserveStream>, Status> {
+        self.fence(request.into_inner().epoch)?;
+        let (sender, receiver) = mpsc::channel(1);
+        let media_node = self.clone();
+        tokio::spawn(async move {
+            for sequence in 1.. {
+                if sender.send(Ok(media_node.report(sequence))).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn grant(
+        &self,
+        request: Request<media::GrantRequest>,
+    ) -> Result<Response<media::GrantReply>, Status> {
+        let epoch = request.into_inner().epoch;
+        self.fence(epoch)?;
+        self.rooms.lock().expect("not poisoned").granted = true;
+        Ok(Response::new(media::GrantReply { epoch, incarnation: format!("{}-first", self.name) }))
+    }
+
+    async fn claim(
+        &self,
+        request: Request<media::ClaimRequest>,
+    ) -> Result<Response<media::ClaimReply>, Status> {
+        let asked = request.into_inner();
+        self.fence(asked.epoch)?;
+        let mut rooms = self.rooms.lock().expect("not poisoned");
+        if !rooms.granted {
+            return Err(Status::unavailable("no grant"));
+        }
+        let name = asked.room.expect("named").name;
+        let existed = rooms.claims.insert(name, asked.epoch).is_some();
+        Ok(Response::new(media::ClaimReply {
+            existed,
+            incarnation: format!("{}-first", self.name),
+        }))
+    }
+
+    async fn release(
+        &self,
+        request: Request<media::ReleaseRequest>,
+    ) -> Result<Response<media::ReleaseReply>, Status> {
+        let asked = request.into_inner();
+        self.fence(asked.epoch)?;
+        let name = asked.room.expect("named").name;
+        let existed = self.rooms.lock().expect("not poisoned").claims.remove(&name).is_some();
+        Ok(Response::new(media::ReleaseReply { existed, participants_sent_home: 0 }))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<media::DrainRequest>,
+    ) -> Result<Response<media::DrainReply>, Status> {
+        self.fence(request.into_inner().epoch)?;
+        Ok(Response::new(media::DrainReply { rooms: 0 }))
+    }
+
+    async fn undrain(
+        &self,
+        request: Request<media::UndrainRequest>,
+    ) -> Result<Response<media::UndrainReply>, Status> {
+        self.fence(request.into_inner().epoch)?;
+        Ok(Response::new(media::UndrainReply {}))
+    }
+}
+
+type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn pair(authority: &Authority, role: &Role<'_>) -> Pair {
+    let issued =
+        authority.issue(&role.dns_name(NAMESPACE, CLUSTER), Timestamp::now()).expect("issued");
+    let certificate = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).expect("PEM");
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).expect("PEM");
+    (vec![certificate], key)
+}
+
+fn roots(authority: &Authority) -> rustls::RootCertStore {
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = CertificateDer::from_pem_slice(authority.bundle().as_bytes()).expect("PEM");
+    roots.add(ca).expect("a CA");
+    roots
+}
+
+/// Starts a media node on its own loopback address, on the port where the operator looks for it.
+async fn start_media_node(
+    authority: &Authority,
+    number: u8,
+    stop: &CancellationToken,
+) -> MediaNode {
+    let name = format!("visio-{number}");
+    let media_node = MediaNode { name: name.clone(), rooms: Arc::default() };
+    let (chain, key) = pair(authority, &Role::MediaNode(&name));
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder(Arc::new(roots(authority))).build();
+    let mut config = rustls::ServerConfig::builder()
+        .with_client_cert_verifier(verifier.expect("a verifier"))
+        .with_single_cert(chain, key)
+        .expect("a pair");
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind((address(number), 7881)).await.expect("a free port");
+    let (sender, receiver) = mpsc::channel(8);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, sender) = (acceptor.clone(), sender.clone());
+            tokio::spawn(async move {
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    drop(sender.send(Ok::<_, std::io::Error>(Plain(stream))).await);
+                }
+            });
+        }
+    });
+    let service = media_control_server::MediaControlServer::new(media_node.clone());
+    tokio::spawn(Server::builder().add_service(service).serve_with_incoming_shutdown(
+        ReceiverStream::new(receiver),
+        stop.clone().cancelled_owned(),
+    ));
+    media_node
+}
+
+fn address(number: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(127, 77, 0, number))
+}
+
+/// A TLS stream that says nothing about who called.
+struct Plain(tokio_rustls::server::TlsStream<TcpStream>);
+
+impl tonic::transport::server::Connected for Plain {
+    type ConnectInfo = ();
+    fn connect_info(&self) {}
+}
+
+impl tokio::io::AsyncRead for Plain {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl tokio::io::AsyncWrite for Plain {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+        buffer: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, buffer)
+    }
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+async fn gateway(
+    authority: &Authority,
+    role: &Role<'_>,
+    address: SocketAddr,
+) -> Result<PlacementClient<Channel>, tonic::transport::Error> {
+    let (chain, key) = pair(authority, role);
+    let mut config = rustls::ClientConfig::builder()
+        .with_root_certificates(roots(authority))
+        .with_client_auth_cert(chain, key)
+        .expect("a pair");
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = TlsConnector::from(Arc::new(config));
+    let name = ServerName::try_from(Role::Placer.dns_name(NAMESPACE, CLUSTER)).expect("a name");
+    let dial = tower::service_fn(move |_| {
+        let (connector, name) = (connector.clone(), name.clone());
+        async move {
+            let stream = TcpStream::connect(address).await?;
+            connector.connect(name, stream).await.map(TokioIo::new)
+        }
+    });
+    let channel = Endpoint::from_static("http://placer").connect_with_connector(dial).await?;
+    Ok(PlacementClient::new(channel))
+}
+
+fn ask(name: &str) -> placement::RouteRequest {
+    placement::RouteRequest {
+        room: Some(placement::RoomKey { tenant: TENANT.into(), name: name.into() }),
+        create: true,
+        ..placement::RouteRequest::default()
+    }
+}
+
+/// One operator replica's placer over `count` media nodes.
+struct Stage {
+    authority: Authority,
+    address: SocketAddr,
+    standing: watch::Sender<Standing>,
+    fleet: Arc<Fleet>,
+    media_nodes: Vec<MediaNode>,
+    stop: CancellationToken,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Stage {
+    async fn set(first: u8, count: u8) -> Self {
+        // Both libraries of the tests speak TLS with the one provider.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let authority = Authority::generate(TENANT, Timestamp::now()).expect("a CA");
+        let stop = CancellationToken::new();
+        let mut media_nodes = Vec::new();
+        for number in first..first + count {
+            media_nodes.push(start_media_node(&authority, number, &stop).await);
+        }
+        let trust = Arc::new(TrustStore::default());
+        trust.put(NAMESPACE, CLUSTER, &authority, Timestamp::now()).expect("usable");
+        let metrics = Arc::new(Metrics::new());
+        let (standing, receiver) = watch::channel(Standing::Leading { epoch: 7 });
+        let leadership = Arc::new(Leadership::new(receiver, 1));
+        let (epoch_seen, _) = watch::channel(0);
+        let fleet = Arc::new(Fleet::new(
+            trust.clone(),
+            leadership.clone(),
+            metrics.clone(),
+            epoch_seen.clone(),
+        ));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let service = Placer {
+            fleet: fleet.clone(),
+            leadership,
+            metrics: metrics.clone(),
+            acknowledged: Arc::new(Acknowledged::default()),
+            epoch_seen,
+            identity: "a".into(),
+        };
+        tokio::spawn(placer::serve(listener, trust, service, metrics, stop.clone()));
+        let stage = Self { authority, address, standing, fleet, media_nodes, stop };
+        stage.begin_term(7, first, count);
+        stage
+    }
+
+    fn begin_term(&self, epoch: u64, first: u8, count: u8) {
+        self.fleet.begin_term(epoch);
+        let settings = Settings {
+            tenant: TENANT.into(),
+            participants_per_node_max: 100_000,
+            target_fill: 0.8,
+        };
+        let numbers = || first..first + count;
+        let known = numbers().map(|number| Known {
+            media_node: format!("visio-{number}"),
+            zone: String::new(),
+            admission: Admission::Admit,
+        });
+        let targets = numbers().map(|number| Target {
+            media_node: format!("visio-{number}"),
+            pod_uid: format!("uid-{number}"),
+            ip: address(number),
+            desired: DesiredState::Serving,
+        });
+        self.fleet.set_targets(settings, known.collect(), targets.collect());
+    }
+
+    async fn gateway(&self) -> PlacementClient<Channel> {
+        gateway(&self.authority, &Role::Gateway, self.address).await.expect("connected")
+    }
+
+    /// Asks until answered: gateways retry what is unavailable.
+    async fn route(
+        &self,
+        gateway: &mut PlacementClient<Channel>,
+        name: &str,
+    ) -> placement::RouteReply {
+        let begun = Instant::now();
+        loop {
+            match gateway.route(ask(name)).await {
+                Ok(reply) => return reply.into_inner(),
+                Err(status) => assert!(begun.elapsed().as_secs() < 20, "{name}: {status}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Rooms by name with the media nodes that have them, asked from the media nodes.
+    fn homes(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut homes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for media_node in &self.media_nodes {
+            for room in media_node.rooms.lock().expect("not poisoned").claims.keys() {
+                homes.entry(room.clone()).or_default().insert(media_node.name.clone());
+            }
+        }
+        homes
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_simultaneous_first_joins_from_two_gateways_get_one_home() {
+    const ROOMS: usize = 1_000;
+    let stage = Stage::set(1, 3).await;
+    let mut gateways = [stage.gateway().await, stage.gateway().await];
+    stage.route(&mut gateways[0], "warm-up").await;
+    let begun = Instant::now();
+    let mut questions = tokio::task::JoinSet::new();
+    for room in 0..ROOMS {
+        for join in 0..5 {
+            let mut gateway = gateways[join % 2].clone();
+            questions.spawn(async move {
+                let name = format!("room-{room}");
+                let asked = Instant::now();
+                let reply = gateway.route(ask(&name)).await.expect("an answer").into_inner();
+                let media_node = reply.endpoint.expect("an endpoint").media_node;
+                (name, media_node, reply.created, asked.elapsed())
+            });
+        }
+    }
+    let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let (mut created, mut longest) = (0, Duration::ZERO);
+    while let Some(answer) = questions.join_next().await {
+        let (name, media_node, first, took) = answer.expect("no panic");
+        told.entry(name).or_default().insert(media_node);
+        created += usize::from(first);
+        longest = longest.max(took);
+    }
+    let took = begun.elapsed();
+    println!(
+        "{ROOMS} rooms × 5 joins in {took:?}: {:.0} rooms/s, longest answer {longest:?}",
+        ROOMS as f64 / took.as_secs_f64()
+    );
+    assert_eq!(told.len(), ROOMS);
+    let homes = stage.homes();
+    for (name, media_nodes) in &told {
+        assert_eq!(media_nodes.len(), 1, "{name} was told two homes: {media_nodes:?}");
+        assert_eq!(homes.get(name), Some(media_nodes), "{name} lives where it was told");
+    }
+    // A claim whose answer was late is sent again, and then the room is there already.
+    assert!(created <= ROOMS, "{created} joins say that they made a room");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_leader_hears_the_rooms_that_exist_and_moves_none() {
+    let stage = Stage::set(11, 3).await;
+    let mut gateway = stage.gateway().await;
+    let mut before = BTreeMap::new();
+    for room in 0..50 {
+        let name = format!("room-{room}");
+        let home = stage.route(&mut gateway, &name).await.endpoint.expect("an endpoint");
+        before.insert(name, home.media_node);
+    }
+    stage.standing.send_replace(Standing::Following);
+    stage.fleet.end_term();
+    let refused = gateway.route(ask("room-1")).await.expect_err("nobody leads here");
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+    assert_eq!(refused.message(), "not leader");
+    stage.standing.send_replace(Standing::Leading { epoch: 8 });
+    stage.begin_term(8, 11, 3);
+    for (name, media_node) in &before {
+        let reply = stage.route(&mut gateway, name).await;
+        assert_eq!(reply.endpoint.expect("an endpoint").media_node, *media_node, "{name}");
+        assert!(!reply.created);
+        assert_eq!(reply.epoch, 8);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gateways_are_streamed_the_whole_directory_and_then_what_changes() {
+    let stage = Stage::set(21, 1).await;
+    let mut gateway = stage.gateway().await;
+    stage.route(&mut gateway, "first").await;
+    let mut stream =
+        gateway.directory(placement::DirectoryRequest {}).await.expect("streamed").into_inner();
+    let whole = stream.message().await.expect("sent").expect("not over");
+    assert!(whole.whole);
+    assert_eq!(whole.rooms.len(), 1);
+    assert_eq!(whole.media_nodes[0].media_node, "visio-21");
+    assert_eq!(
+        whole.media_nodes[0].tls_server_name,
+        "visio-21.media.visio.ministry.hemicycle.internal"
+    );
+    assert_eq!(whole.media_nodes[0].signal_address, "127.77.0.21:7880");
+    stage.route(&mut gateway, "second").await;
+    let mut names = BTreeSet::new();
+    while !names.contains("second") {
+        let update = stream.message().await.expect("sent").expect("not over");
+        assert!(!update.whole);
+        names.extend(update.rooms.into_iter().filter_map(|home| Some(home.room?.name)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_but_the_meeting_clusters_own_gateways_is_answered() {
+    let stage = Stage::set(31, 1).await;
+    let mut media_node =
+        match gateway(&stage.authority, &Role::MediaNode("visio-31"), stage.address).await {
+            Ok(client) => client,
+            // Closed right after the handshake, which in TLS 1.3 the client may see at once.
+            Err(_) => return,
+        };
+    media_node.route(ask("a")).await.expect_err("a media node is no gateway");
+    let foreign = Authority::generate("other/visio", Timestamp::now()).expect("a CA");
+    let refused = gateway(&foreign, &Role::Gateway, stage.address).await;
+    assert!(refused.is_err(), "another CA's certificate was accepted");
+    let mut own = stage.gateway().await;
+    let mut other_tenant = ask("a");
+    other_tenant.room = Some(placement::RoomKey { tenant: "other/visio".into(), name: "a".into() });
+    let refused = own.route(other_tenant).await.expect_err("another tenant's room");
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+}

@@ -182,14 +182,38 @@ pub struct Transmit {
 /// Facts for the outside.
 #[derive(Debug)]
 pub enum Event {
-    RoomStarted { room: RoomKey, info: Box<proto::Room> },
-    RoomFinished { room: RoomKey, info: Box<proto::Room> },
-    ParticipantJoined { room: RoomKey, info: Box<proto::ParticipantInfo> },
-    ParticipantLeft { room: RoomKey, info: Box<proto::ParticipantInfo> },
-    TrackPublished { room: RoomKey, participant: Box<proto::ParticipantInfo>, track: Box<proto::TrackInfo> },
-    TrackUnpublished { room: RoomKey, participant: Box<proto::ParticipantInfo>, track: Box<proto::TrackInfo> },
+    RoomStarted {
+        room: RoomKey,
+        info: Box<proto::Room>,
+    },
+    RoomFinished {
+        room: RoomKey,
+        info: Box<proto::Room>,
+    },
+    ParticipantJoined {
+        room: RoomKey,
+        info: Box<proto::ParticipantInfo>,
+    },
+    ParticipantLeft {
+        room: RoomKey,
+        info: Box<proto::ParticipantInfo>,
+    },
+    TrackPublished {
+        room: RoomKey,
+        participant: Box<proto::ParticipantInfo>,
+        track: Box<proto::TrackInfo>,
+    },
+    TrackUnpublished {
+        room: RoomKey,
+        participant: Box<proto::ParticipantInfo>,
+        track: Box<proto::TrackInfo>,
+    },
     /// The SRTP suite a transport ended on: `true` for AES-GCM.
-    TransportConnected { gcm: bool },
+    TransportConnected {
+        gcm: bool,
+    },
     /// A room's own code panicked; the room was ended, the others go on.
-    RoomPanicked { room: RoomKey },
+    RoomPanicked {
+        room: RoomKey,
+    },
 }

@@ -16,11 +16,25 @@
     )
 )]
 
+pub mod bandwidth;
 mod config;
+mod context;
+pub mod data_cache;
+mod downlink;
+pub mod forward;
 pub mod ids;
 pub mod io;
+pub mod layers;
+mod negotiation;
+mod participant;
+mod random;
+mod room;
+mod sdp;
 mod shard;
+pub mod speakers;
 mod stats;
+mod track;
+mod transport;
 
 pub use config::{Certificate, MediaAddress, RtxCache, SERVER_VERSION, ShardConfig, TokenMinter};
 pub use shard::Shard;

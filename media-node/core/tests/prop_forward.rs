@@ -49,7 +49,8 @@ fn publish(starts: &[Start; 3], frames: u16, keys: u64) -> Vec<Sent> {
     let mut sent = Vec::new();
     for frame in 0..frames {
         for (spatial, start) in (0_u8..).zip(starts) {
-            let key = frame.is_multiple_of(16) || keys >> ((frame + 7 * u16::from(spatial)) % 64) & 1 == 1;
+            let key = frame.is_multiple_of(16)
+                || keys >> ((frame + 7 * u16::from(spatial)) % 64) & 1 == 1;
             let temporal = if key { 0 } else { [0, 2, 1, 2][usize::from(frame % 4)] };
             for half in 0..2 {
                 let [high, low] = (start.picture.wrapping_add(frame) | 0x8000).to_be_bytes();

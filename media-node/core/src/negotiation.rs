@@ -1,0 +1,265 @@
+//! The subscriber transport's media sections: which track has which, and the offers that say so.
+//!
+//! A section is never given up, only emptied and used again, so that a client's sections stay
+//! bounded by the most tracks it ever had at once. One offer is open at a time; what changes
+//! meanwhile goes into the next. Invariant: a section carries a new track only after the client
+//! has agreed that it was empty (JSEP fires `ontrack` on that transition only).
+
+use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::channel::{ChannelConfig, Reliability};
+use str0m::media::{Direction, MediaKind, Mid};
+
+use crate::downlink::Downlink;
+use crate::ids::TrackSlot;
+use crate::sdp;
+use crate::track::Kind;
+use crate::transport::{DataKind, Transport, TransportError};
+
+/// Media sections per subscriber. Each costs CPU on every packet (reference/media-engine.md §1)
+/// and browsers slow down beyond a few hundred; tracks beyond it wait for a section.
+pub(crate) const SECTIONS_MAX: usize = 300;
+
+/// What a section is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// Agreed to be empty.
+    Empty,
+    /// Carries the track, or will when the open offer is answered.
+    Carrying(TrackSlot),
+    /// Its track is gone and the client has yet to agree that it is empty.
+    Leaving { offered: bool },
+}
+
+/// One media section.
+pub(crate) struct Section {
+    pub(crate) mid: Mid,
+    kind: Kind,
+    used: Use,
+    /// The client has accepted it.
+    agreed: bool,
+    identity: (String, String),
+    pub(crate) downlink: Downlink,
+}
+
+impl Section {
+    pub(crate) fn track(&self) -> Option<TrackSlot> {
+        match self.used {
+            Use::Carrying(track) => Some(track),
+            Use::Empty | Use::Leaving { .. } => None,
+        }
+    }
+
+    /// Whether packets may be written.
+    pub(crate) fn ready(&self) -> bool {
+        self.agreed && self.track().is_some()
+    }
+}
+
+/// A track that waits for a section.
+pub(crate) struct Wanted {
+    pub(crate) track: TrackSlot,
+    pub(crate) kind: Kind,
+    /// `PA_…|TR_…` and `TR_…`.
+    pub(crate) stream_id: String,
+    pub(crate) track_id: String,
+}
+
+/// See the module's description.
+pub(crate) struct Subscriber {
+    pub(crate) transport: Transport,
+    sections: Vec<Section>,
+    wanted: Vec<Wanted>,
+    open_offer: Option<SdpPendingOffer>,
+    channels_offered: bool,
+    restart_ice: bool,
+    changed: bool,
+    offer_id: u32,
+}
+
+impl Subscriber {
+    pub(crate) fn new(transport: Transport) -> Self {
+        Self {
+            transport,
+            sections: Vec::new(),
+            wanted: Vec::new(),
+            open_offer: None,
+            channels_offered: false,
+            restart_ice: false,
+            changed: true,
+            offer_id: 0,
+        }
+    }
+
+    /// Transport and sections, to write what the sections say.
+    pub(crate) fn parts(&mut self) -> (&mut Transport, &mut Vec<Section>) {
+        (&mut self.transport, &mut self.sections)
+    }
+
+    pub(crate) fn sections(&self) -> impl Iterator<Item = &Section> {
+        self.sections.iter()
+    }
+
+    /// The section that carries the track.
+    pub(crate) fn section_of(&mut self, track: TrackSlot) -> Option<&mut Section> {
+        self.sections.iter_mut().find(|section| section.track() == Some(track))
+    }
+
+    pub(crate) fn has(&self, track: TrackSlot) -> bool {
+        self.sections.iter().any(|section| section.track() == Some(track))
+            || self.wanted.iter().any(|wanted| wanted.track == track)
+    }
+
+    /// Asks for a section; it comes with a later offer.
+    pub(crate) fn want(&mut self, wanted: Wanted) {
+        self.wanted.push(wanted);
+        self.changed = true;
+    }
+
+    /// Empties the track's section.
+    pub(crate) fn release(&mut self, track: TrackSlot) {
+        self.wanted.retain(|wanted| wanted.track != track);
+        if let Some(section) = self.section_of(track) {
+            section.used = Use::Leaving { offered: false };
+            section.downlink.restart();
+            self.changed = true;
+        }
+    }
+
+    /// The next offer shall restart ICE.
+    pub(crate) fn restart_ice(&mut self) {
+        self.restart_ice = true;
+        self.changed = true;
+        // A client that lost its WebSocket may have lost the offer or its answer too.
+        self.open_offer = None;
+        let Self { transport, sections, wanted, .. } = self;
+        // Sections of an abandoned offer never came to be: their tracks want one again.
+        sections.retain(|section| {
+            let exists = transport.rtc.media(section.mid).is_some();
+            if let (false, Some(track)) = (exists, section.track()) {
+                let (stream_id, track_id) = section.identity.clone();
+                wanted.push(Wanted { track, kind: section.kind, stream_id, track_id });
+            }
+            exists
+        });
+        for section in sections {
+            if section.used == (Use::Leaving { offered: true }) {
+                section.used = Use::Leaving { offered: false };
+            }
+        }
+    }
+
+    /// The next offer and its id, if something changed and none is open.
+    pub(crate) fn offer(&mut self) -> Option<(String, u32)> {
+        if !self.changed || self.open_offer.is_some() {
+            return None;
+        }
+        self.changed = false;
+        let Self { transport, sections, wanted, .. } = self;
+        let mut api = transport.rtc.sdp_api();
+        if !self.channels_offered {
+            api.add_channel_with_config(channel(DataKind::Reliable));
+            api.add_channel_with_config(channel(DataKind::Lossy));
+        }
+        for section in sections.iter_mut() {
+            if let Use::Leaving { .. } = section.used {
+                section.used = Use::Leaving { offered: true };
+                api.set_direction(section.mid, Direction::Inactive);
+            }
+        }
+        let mut later = Vec::new();
+        for track in wanted.drain(..) {
+            let empty = sections
+                .iter_mut()
+                .find(|section| section.used == Use::Empty && section.kind == track.kind);
+            if let Some(section) = empty {
+                api.set_direction(section.mid, Direction::SendOnly);
+                section.used = Use::Carrying(track.track);
+                section.identity = (track.stream_id, track.track_id);
+                section.agreed = false;
+            } else if sections.len() < SECTIONS_MAX {
+                let (stream, id) = (track.stream_id, track.track_id);
+                let media = match track.kind {
+                    Kind::Audio => MediaKind::Audio,
+                    Kind::Video => MediaKind::Video,
+                };
+                let ids = (Some(stream.clone()), Some(id.clone()));
+                let mid = api.add_media(media, Direction::SendOnly, ids.0, ids.1, None);
+                sections.push(Section {
+                    mid,
+                    kind: track.kind,
+                    used: Use::Carrying(track.track),
+                    agreed: false,
+                    identity: (stream, id),
+                    downlink: Downlink::new(track.kind),
+                });
+            } else {
+                later.push(track);
+            }
+        }
+        if self.restart_ice {
+            api.ice_restart(true);
+            self.restart_ice = false;
+        }
+        *wanted = later;
+        let (offer, pending) = api.apply()?;
+        self.open_offer = Some(pending);
+        self.offer_id += 1;
+        Some((self.with_identities(&offer), self.offer_id))
+    }
+
+    fn with_identities(&self, offer: &SdpOffer) -> String {
+        let carrying = self.sections.iter().filter(|section| section.track().is_some());
+        let identities: Vec<_> = carrying
+            .map(|section| {
+                let (stream, track) = section.identity.clone();
+                (section.mid.to_string(), stream, track)
+            })
+            .collect();
+        sdp::with_track_identities(&offer.to_sdp_string(), &identities)
+    }
+
+    /// Takes the answer to the open offer; an answer to an older one is ignored.
+    pub(crate) fn answer(&mut self, text: &str, id: u32) -> Result<(), NegotiationError> {
+        if id != 0 && id != self.offer_id {
+            return Ok(());
+        }
+        let Some(pending) = self.open_offer.take() else {
+            return Ok(());
+        };
+        let answer = SdpAnswer::from_sdp_string(text).map_err(|_| NegotiationError::Malformed)?;
+        self.transport
+            .rtc
+            .sdp_api()
+            .accept_answer(pending, answer)
+            .map_err(TransportError::from)?;
+        self.channels_offered = true;
+        for section in &mut self.sections {
+            match section.used {
+                Use::Leaving { offered: true } => section.used = Use::Empty,
+                Use::Carrying(_) if !section.agreed => {
+                    section.agreed = true;
+                    section.downlink.restart();
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why an answer was not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NegotiationError {
+    #[error("the description is not SDP")]
+    Malformed,
+    #[error(transparent)]
+    Refused(#[from] TransportError),
+}
+
+fn channel(kind: DataKind) -> ChannelConfig {
+    let (ordered, reliability) = match kind {
+        DataKind::Reliable => (true, Reliability::Reliable),
+        DataKind::Lossy => (false, Reliability::MaxRetransmits { retransmits: 0 }),
+    };
+    ChannelConfig { label: kind.label().to_owned(), ordered, reliability, ..Default::default() }
+}

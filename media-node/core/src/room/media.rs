@@ -1,0 +1,254 @@
+//! Media: from the publisher's transport to every receiver's.
+//!
+//! The packet path: no lock, log line or text here. Invariant: a packet's payload is shared, not
+//! copied, and a receiver's transport is only marked; it is drained once per wake-up.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use str0m::format::{Codec, PayloadParams};
+use str0m::media::{KeyframeRequestKind, Mid, SenderFeedback};
+use str0m::rtp::{RtpPacket, Vp8Descriptor};
+
+use super::Room;
+use crate::context::Context;
+use crate::downlink::Arrival;
+use crate::forward::rtp_munger::SourceStamp;
+use crate::forward::video::{PacketView, VideoCodec};
+use crate::ids::{ParticipantSlot, Side, TrackSlot, TransportRef};
+use crate::participant::{SOURCES_MAX, Source};
+use crate::track::{Kind, Track};
+
+/// Longest audio packet that Opus makes (RFC 7587 §3.3).
+const AUDIO_PACKET_MAX: Duration = Duration::from_millis(120);
+/// Opus frames of 20 ms, when the timestamps do not tell.
+const AUDIO_PACKET_USUAL: Duration = Duration::from_millis(20);
+
+impl Room {
+    /// One packet of a publisher.
+    pub(super) fn forward(
+        &mut self,
+        ctx: &mut Context<'_>,
+        from: ParticipantSlot,
+        packet: &RtpPacket,
+    ) {
+        ctx.stats.media_in += 1;
+        let Some(source) = self.source_of(from, packet) else {
+            return;
+        };
+        let publisher = self.participants.get(from).and_then(|one| one.publisher.as_ref());
+        let (Some(publisher), Some(track)) = (publisher, self.tracks.get_mut(source.track)) else {
+            return;
+        };
+        let pt = packet.header.payload_type;
+        let all = publisher.transport.rtc.codec_config().params();
+        let Some(params) = all.iter().find(|params| params.pt() == pt).copied() else {
+            return;
+        };
+        let Some(encoding) = track.encodings.get(source.encoding) else {
+            return;
+        };
+        let captured = encoding.clock.captured(packet.header.timestamp);
+        let local = captured.and_then(|wall| publisher.clock.local(wall));
+        let stamp = SourceStamp {
+            sequence: packet.header.sequence_number,
+            timestamp: packet.header.timestamp,
+            arrival: packet.timestamp,
+            captured,
+        };
+        let (spatial, payload) = (encoding.spatial, packet.payload.as_ref());
+        let codec = params.spec().codec;
+        let view = match (track.kind, codec) {
+            (Kind::Audio, _) => None,
+            (Kind::Video, Codec::Vp8) => {
+                Some(PacketView::new(VideoCodec::Vp8, spatial, stamp, payload))
+            }
+            (Kind::Video, _) => Some(PacketView::new(VideoCodec::H264, spatial, stamp, payload)),
+        };
+        let vp8 = (codec == Codec::Vp8).then(|| Vp8Descriptor::parse(payload).ok()).flatten();
+        // A capture time in the future would confuse the receiver's clock.
+        let wallclock = local.unwrap_or(packet.timestamp).min(ctx.now);
+        let arrival = Arrival { packet, stamp, wallclock, view, vp8 };
+        let temporal = view.and_then(|view| view.vp8).and_then(|vp8| vp8.temporal);
+        let appeared = track.layers.on_packet(ctx.now, spatial, temporal, payload.len());
+        if appeared.is_some() {
+            self.layers_changed(ctx, source.track, codec);
+        }
+        if view.is_none() {
+            self.heard(ctx, source.track, packet);
+        }
+        self.deliver(ctx, source.track, &arrival, params);
+    }
+
+    /// Writes a packet to everyone who receives its track.
+    fn deliver(
+        &mut self,
+        ctx: &mut Context<'_>,
+        slot: TrackSlot,
+        arrival: &Arrival<'_>,
+        params: PayloadParams,
+    ) {
+        let Some(track) = self.tracks.get(slot) else {
+            return;
+        };
+        let pt = arrival.packet.header.payload_type;
+        for receiver in track.receivers.iter().copied() {
+            let Some(one) = self.participants.get_mut(receiver) else {
+                continue;
+            };
+            let (transport, sections) = one.subscriber.parts();
+            let Some(section) = sections.iter_mut().find(|s| s.track() == Some(slot)) else {
+                continue;
+            };
+            if !section.ready() || !transport.connected {
+                continue;
+            }
+            let mid = section.mid;
+            let rtc = &mut transport.rtc;
+            let find = || rtc.codec_config().match_params(params).map(|found| found.pt());
+            let Some(ours) = section.downlink.payload_type(pt, find) else {
+                continue;
+            };
+            let Some(write) = section.downlink.take(arrival, ours) else {
+                continue;
+            };
+            if let Some(stream) = transport.rtc.direct_api().stream_tx_by_mid(mid, None) {
+                stream.write_rtp(write);
+                ctx.stats.media_out += 1;
+                if !transport.dirty {
+                    transport.dirty = true;
+                    let side = Side::Subscriber;
+                    ctx.dirty.push(TransportRef { room: self.slot, participant: receiver, side });
+                }
+            }
+        }
+    }
+
+    /// Which track and encoding a packet belongs to; found once per SSRC.
+    fn source_of(&mut self, from: ParticipantSlot, packet: &RtpPacket) -> Option<Source> {
+        let one = self.participants.get_mut(from)?;
+        let publisher = one.publisher.as_mut()?;
+        let ssrc = packet.header.ssrc;
+        if let Some(source) = publisher.sources.iter().find(|source| source.ssrc == ssrc) {
+            return Some(*source);
+        }
+        let mut api = publisher.transport.rtc.direct_api();
+        let stream = api.stream_rx(&ssrc)?;
+        let (mid, rid) = (stream.mid(), stream.rid());
+        let tracks = &self.tracks;
+        let own = one.tracks.iter().filter_map(|slot| Some((*slot, tracks.get(*slot)?)));
+        let (track, encoding) = own
+            .filter(|(_, track)| track.mid == mid)
+            .find_map(|(slot, track)| Some((slot, track.encoding_of(rid)?)))?;
+        if publisher.sources.len() >= SOURCES_MAX {
+            publisher.sources.remove(0);
+        }
+        let source = Source { ssrc, track, encoding };
+        publisher.sources.push(source);
+        Some(source)
+    }
+
+    /// The level of an audio packet.
+    fn heard(&mut self, ctx: &mut Context<'_>, slot: TrackSlot, packet: &RtpPacket) {
+        let Some(track) = self.tracks.get_mut(slot) else {
+            return;
+        };
+        let timestamp = packet.header.timestamp;
+        let before = track.audio_timestamp.replace(timestamp);
+        let Some(level) = packet.header.ext_vals.audio_level else {
+            return;
+        };
+        let ticks = before.map_or(0, |before| timestamp.wrapping_sub(before));
+        let measured = Duration::from_micros(u64::from(ticks) * 1_000 / 48);
+        let usable = ticks > 0 && measured <= AUDIO_PACKET_MAX;
+        let duration = if usable { measured } else { AUDIO_PACKET_USUAL };
+        let speaker = super::quality::speaker_id(track.owner);
+        if !track.info.muted {
+            self.speakers.on_level(ctx.now, speaker, level.unsigned_abs(), duration);
+        }
+    }
+
+    /// A sender report: what the publisher's clock shows.
+    pub(super) fn sender_reported(&mut self, from: ParticipantSlot, feedback: &SenderFeedback) {
+        let Ok(wall) = feedback.sender_info.ntp_time.duration_since(UNIX_EPOCH) else {
+            return;
+        };
+        let Some(one) = self.participants.get_mut(from) else {
+            return;
+        };
+        if let Some(publisher) = one.publisher.as_mut() {
+            publisher.clock.on_sender_report(feedback.received_at, wall);
+        }
+        // The low 32 bits are the timestamp on the wire.
+        let timestamp = (feedback.sender_info.rtp_time.numer() & 0xffff_ffff) as u32;
+        for slot in &one.tracks {
+            let Some(track) = self.tracks.get_mut(*slot).filter(|t| t.mid == feedback.mid) else {
+                continue;
+            };
+            let at = track.encoding_of(feedback.rid);
+            if let Some(encoding) = at.and_then(|at| track.encodings.get_mut(at)) {
+                encoding.clock.on_sender_report(wall, timestamp);
+            }
+        }
+    }
+
+    /// A receiver's decoder lost its way.
+    pub(super) fn keyframe_requested(
+        &mut self,
+        ctx: &mut Context<'_>,
+        receiver: ParticipantSlot,
+        mid: Mid,
+    ) {
+        let one = self.participants.get(receiver);
+        let section = one.and_then(|one| one.subscriber.sections().find(|s| s.mid == mid));
+        let wanted = section.and_then(|s| Some((s.track()?, s.downlink.keyframe_requested()?)));
+        if let Some((track, spatial)) = wanted {
+            self.ask_keyframe(ctx, track, spatial);
+        }
+    }
+
+    /// Asks the publisher for a keyframe of a layer, now or when the throttle lets go.
+    pub(super) fn ask_keyframe(&mut self, ctx: &mut Context<'_>, slot: TrackSlot, spatial: u8) {
+        let Some(track) = self.tracks.get_mut(slot) else {
+            return;
+        };
+        let Track { encodings, keyframes, owner, mid, .. } = track;
+        // A layer that is not published: the nearest below, else the lowest there is.
+        let below = encodings.iter_mut().rev().find(|encoding| encoding.spatial <= spatial);
+        let Some(encoding) = below else {
+            return;
+        };
+        let admitted = keyframes.admit(ctx.now, encoding.spatial);
+        encoding.keyframe_wanted = !admitted;
+        if !admitted {
+            return;
+        }
+        let (owner, mid, rid) = (*owner, *mid, encoding.rid);
+        let publisher = self.participants.get_mut(owner).and_then(|one| one.publisher.as_mut());
+        let Some(publisher) = publisher else {
+            return;
+        };
+        if let Some(stream) = publisher.transport.rtc.direct_api().stream_rx_by_mid(mid, rid) {
+            stream.request_keyframe(KeyframeRequestKind::Pli);
+            self.touch(ctx, owner, Side::Publisher);
+        }
+    }
+
+    /// Keyframes that were asked for while the throttle held, and those still waited for.
+    pub(super) fn ask_missing_keyframes(&mut self, ctx: &mut Context<'_>) {
+        let mut wanted = Vec::new();
+        for (slot, track) in &self.tracks {
+            let held = track.encodings.iter().filter(|encoding| encoding.keyframe_wanted);
+            wanted.extend(held.map(|encoding| (slot, encoding.spatial)));
+        }
+        for one in self.participants.values() {
+            for section in one.subscriber.sections().filter(|section| section.ready()) {
+                wanted.extend(section.track().zip(section.downlink.keyframe_wanted()));
+            }
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        for (track, spatial) in wanted {
+            self.ask_keyframe(ctx, track, spatial);
+        }
+    }
+}

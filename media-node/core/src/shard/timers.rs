@@ -1,0 +1,68 @@
+//! When something is due: a heap of wake-up times for rooms and transports.
+//!
+//! An owner has at most one entry that counts; one that fires early is put back by its owner.
+//! Invariant: an owner that armed itself for `t` is woken not later than asked after `t`.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Instant;
+
+use crate::ids::{RoomSlot, TransportRef};
+
+/// Who is woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Due {
+    Room(RoomSlot),
+    Transport(TransportRef),
+}
+
+/// An owner's own record of when it will be woken.
+#[derive(Debug, Default)]
+pub(crate) struct Alarm {
+    deadline: Option<Instant>,
+    scheduled: Option<Instant>,
+}
+
+impl Alarm {
+    /// Called when an entry fired: true when the owner is really due.
+    pub(crate) fn fired(&mut self, now: Instant) -> bool {
+        self.scheduled = None;
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+}
+
+/// The heap. Its size is bounded by the owners: each re-arms only for an earlier time.
+#[derive(Default)]
+pub(crate) struct Timers {
+    heap: BinaryHeap<Reverse<(Instant, Due)>>,
+}
+
+impl Timers {
+    /// Sets the alarm; pushes an entry only when none is due as early.
+    pub(crate) fn arm(&mut self, alarm: &mut Alarm, due: Due, deadline: Instant) {
+        alarm.deadline = Some(deadline);
+        if alarm.scheduled.is_none_or(|scheduled| deadline < scheduled) {
+            alarm.scheduled = Some(deadline);
+            self.heap.push(Reverse((deadline, due)));
+        }
+    }
+
+    /// Puts an alarm that fired early back.
+    pub(crate) fn again(&mut self, alarm: &mut Alarm, due: Due) {
+        if let Some(deadline) = alarm.deadline {
+            self.arm(alarm, due, deadline);
+        }
+    }
+
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.heap.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// The next owner to wake, if its time has come.
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<Due> {
+        if self.next()? > now {
+            return None;
+        }
+        self.heap.pop().map(|Reverse((_, due))| due)
+    }
+}

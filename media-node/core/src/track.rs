@@ -1,0 +1,124 @@
+//! A published track: what it is, its layers, who receives it, when its keyframes were asked for.
+//!
+//! Holds state; decisions are the room's. Invariant: at most [`SPATIAL_LAYERS`] encodings.
+
+use std::time::Instant;
+
+use livekit_protocol as proto;
+use str0m::media::{Mid, Rid};
+
+use crate::forward::source_clock::SourceClock;
+use crate::forward::video::KeyframeThrottle;
+use crate::ids::ParticipantSlot;
+use crate::layers::tracker::LayerTracker;
+use crate::layers::wish::Dimensions;
+use crate::layers::{SPATIAL_LAYERS, spatial_of_rid};
+
+/// Clock of Opus (RFC 7587 §4.1) and of every video codec (RFC 3551 §5).
+const CLOCK_AUDIO_HZ: u32 = 48_000;
+const CLOCK_VIDEO_HZ: u32 = 90_000;
+
+/// Audio or video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Audio,
+    Video,
+}
+
+impl Kind {
+    fn clock_rate_hz(self) -> u32 {
+        match self {
+            Self::Audio => CLOCK_AUDIO_HZ,
+            Self::Video => CLOCK_VIDEO_HZ,
+        }
+    }
+}
+
+/// One encoding of a track: a simulcast restriction id, or the only one.
+#[derive(Debug)]
+pub(crate) struct Encoding {
+    pub(crate) rid: Option<Rid>,
+    pub(crate) spatial: u8,
+    pub(crate) clock: SourceClock,
+    /// A keyframe was wanted while the throttle held.
+    pub(crate) keyframe_wanted: bool,
+}
+
+/// See the module's description.
+pub(crate) struct Track {
+    pub(crate) owner: ParticipantSlot,
+    pub(crate) info: proto::TrackInfo,
+    pub(crate) kind: Kind,
+    pub(crate) mid: Mid,
+    pub(crate) encodings: Vec<Encoding>,
+    pub(crate) layers: LayerTracker,
+    pub(crate) keyframes: KeyframeThrottle,
+    /// Participants that have a section for it.
+    pub(crate) receivers: Vec<ParticipantSlot>,
+    /// RTP timestamp of the audio packet before, for its duration.
+    pub(crate) audio_timestamp: Option<u32>,
+    /// Highest layer anyone wants, as last told to the publisher; nothing told yet.
+    pub(crate) told_quality: Option<Option<u8>>,
+    /// Since when less is wanted than was told.
+    pub(crate) less_since: Option<Instant>,
+}
+
+impl Track {
+    pub(crate) fn new(
+        owner: ParticipantSlot,
+        info: proto::TrackInfo,
+        kind: Kind,
+        mid: Mid,
+        rids: &[String],
+    ) -> Self {
+        let encoding = |rid: Option<&String>, spatial| Encoding {
+            rid: rid.map(|rid| rid.as_str().into()),
+            spatial,
+            clock: SourceClock::new(kind.clock_rate_hz()),
+            keyframe_wanted: false,
+        };
+        let encodings = if rids.is_empty() {
+            vec![encoding(None, 0)]
+        } else {
+            let known = rids.iter().take(SPATIAL_LAYERS).zip(0_u8..);
+            let spatial = |rid: &String, at| spatial_of_rid(rid).unwrap_or(at);
+            known.map(|(rid, at)| encoding(Some(rid), spatial(rid, at))).collect()
+        };
+        let screen = info.source() == proto::TrackSource::ScreenShare;
+        Self {
+            owner,
+            info,
+            kind,
+            mid,
+            encodings,
+            layers: LayerTracker::new(screen),
+            keyframes: KeyframeThrottle::default(),
+            receivers: Vec::new(),
+            audio_timestamp: None,
+            told_quality: None,
+            less_since: None,
+        }
+    }
+
+    /// The encoding of a restriction id.
+    pub(crate) fn encoding_of(&self, rid: Option<Rid>) -> Option<usize> {
+        self.encodings.iter().position(|encoding| encoding.rid == rid)
+    }
+
+    /// Size of each spatial layer where the publisher told it.
+    pub(crate) fn dimensions(&self) -> [Option<Dimensions>; SPATIAL_LAYERS] {
+        let mut sizes = [None; SPATIAL_LAYERS];
+        for layer in &self.info.layers {
+            let at = usize::try_from(layer.quality).unwrap_or(usize::MAX);
+            if let (Some(size), true) = (sizes.get_mut(at), layer.width > 0) {
+                *size = Some((layer.width, layer.height));
+            }
+        }
+        sizes
+    }
+
+    /// The allocator's name for the track.
+    pub(crate) fn is_screen(&self) -> bool {
+        self.info.source() == proto::TrackSource::ScreenShare
+    }
+}

@@ -3,8 +3,10 @@
 //! Decides what is believed of an update. Does no I/O.
 //! Invariants: an update of a lower epoch changes nothing; a media node's `gone` fires when the
 //! leader says that it is gone or that it runs anew, and never because an update does not name it.
+//! A new leader's first picture holds the media nodes that it has heard so far: what it has not
+//! heard yet stays reachable until its second picture.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
@@ -57,10 +59,16 @@ pub struct Directory {
 struct State {
     epoch: u64,
     seen: bool,
-    media_nodes: HashMap<String, Arc<MediaNode>>,
-    /// Media nodes that pipes still use and that the latest whole update did not name.
+    media_nodes: HashMap<String, Known>,
+    /// Media nodes that pipes still use and that two whole updates did not name.
     unlisted: HashMap<String, Weak<MediaNode>>,
     rooms: HashMap<String, Home>,
+}
+
+struct Known {
+    media_node: Arc<MediaNode>,
+    /// The latest whole update, or one after it, named it.
+    listed: bool,
 }
 
 #[derive(Clone)]
@@ -113,13 +121,15 @@ impl Directory {
     pub fn home_of(&self, room: &str) -> Option<Arc<MediaNode>> {
         let state = self.read();
         let home = state.rooms.get(room)?;
-        state.media_nodes.get(&home.media_node).cloned()
+        state.media_nodes.get(&home.media_node).map(|known| Arc::clone(&known.media_node))
     }
 
     /// Every media node, by name.
     #[must_use]
     pub fn media_nodes(&self) -> Vec<Arc<MediaNode>> {
-        let mut all: Vec<_> = self.read().media_nodes.values().cloned().collect();
+        let state = self.read();
+        let mut all: Vec<_> =
+            state.media_nodes.values().map(|known| Arc::clone(&known.media_node)).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
@@ -175,7 +185,7 @@ impl Directory {
         state.epoch = update.epoch;
         if update.whole {
             state.seen = true;
-            state.unlist();
+            state.expect_whole(update);
         }
         for endpoint in &update.media_nodes {
             if state.take_endpoint(endpoint, &self.name_suffix).is_err() {
@@ -206,13 +216,26 @@ impl Directory {
 }
 
 impl State {
-    /// Sets everything aside that a whole update replaces.
-    fn unlist(&mut self) {
-        self.rooms.clear();
+    /// Makes place for a whole update: forgets the rooms of the media nodes that it names, and
+    /// the media nodes that it and the one before do not name.
+    fn expect_whole(&mut self, update: &DirectoryUpdate) {
+        let named: HashSet<&str> =
+            update.media_nodes.iter().map(|endpoint| endpoint.media_node.as_str()).collect();
+        let dropped = self
+            .media_nodes
+            .extract_if(|name, known| {
+                let kept = known.listed || named.contains(name.as_str());
+                known.listed = false;
+                !kept
+            })
+            // Pipes keep those alive that are in use; the rest ends here.
+            .map(|(name, known)| (name, Arc::downgrade(&known.media_node)));
         self.unlisted.retain(|_, media_node| media_node.strong_count() > 0);
-        let listed = std::mem::take(&mut self.media_nodes).into_iter();
-        // Pipes keep those alive that are in use; the rest is dropped here.
-        self.unlisted.extend(listed.map(|(name, media_node)| (name, Arc::downgrade(&media_node))));
+        self.unlisted.extend(dropped);
+        let media_nodes = &self.media_nodes;
+        self.rooms.retain(|_, home| {
+            !named.contains(home.media_node.as_str()) && media_nodes.contains_key(&home.media_node)
+        });
     }
 
     fn take_endpoint(
@@ -233,7 +256,7 @@ impl State {
         let known = self
             .media_nodes
             .get(&endpoint.media_node)
-            .cloned()
+            .map(|known| Arc::clone(&known.media_node))
             .or_else(|| unlisted.and_then(|media_node| media_node.upgrade()));
         let mut gone = CancellationToken::new();
         if let Some(known) = known {
@@ -241,7 +264,7 @@ impl State {
                 if known.signal_address == signal_address
                     && known.tls_server_name == endpoint.tls_server_name
                 {
-                    self.media_nodes.insert(known.name.clone(), Arc::clone(&known));
+                    self.list(&known);
                     return Ok(known);
                 }
                 gone = known.gone.clone();
@@ -256,13 +279,18 @@ impl State {
             incarnation: endpoint.incarnation.clone(),
             gone,
         });
-        self.media_nodes.insert(media_node.name.clone(), Arc::clone(&media_node));
+        self.list(&media_node);
         Ok(media_node)
     }
 
+    fn list(&mut self, media_node: &Arc<MediaNode>) {
+        let known = Known { media_node: Arc::clone(media_node), listed: true };
+        self.media_nodes.insert(media_node.name.clone(), known);
+    }
+
     fn remove(&mut self, name: &str) {
-        if let Some(media_node) = self.media_nodes.remove(name) {
-            media_node.gone.cancel();
+        if let Some(known) = self.media_nodes.remove(name) {
+            known.media_node.gone.cancel();
         }
         if let Some(media_node) = self.unlisted.remove(name).and_then(|weak| weak.upgrade()) {
             media_node.gone.cancel();
@@ -332,8 +360,14 @@ mod tests {
         let directory = directory();
         directory.apply(&whole(1), TENANT);
         let a = directory.home_of("r").expect("a");
-        let empty = DirectoryUpdate { epoch: 2, whole: true, ..DirectoryUpdate::default() };
-        directory.apply(&empty, TENANT);
+        // A new leader that has heard only b so far.
+        let mut first = whole(2);
+        first.media_nodes.remove(0);
+        first.rooms.remove(0);
+        directory.apply(&first, TENANT);
+        assert_eq!(home_name(&directory, "r").as_deref(), Some("a"), "not heard is not gone");
+        directory.apply(&first, TENANT);
+        assert_eq!(home_name(&directory, "r"), None, "its second picture counts");
         assert!(!a.gone.is_cancelled(), "a whole update without a media node ended it");
         let gone = DirectoryUpdate {
             epoch: 2,
@@ -342,6 +376,17 @@ mod tests {
         };
         directory.apply(&gone, TENANT);
         assert!(a.gone.is_cancelled(), "word that it is gone was not heard while it was unlisted");
+    }
+
+    #[test]
+    fn a_whole_update_replaces_the_rooms_of_those_it_names() {
+        let directory = directory();
+        directory.apply(&whole(1), TENANT);
+        let mut next = whole(1);
+        next.rooms = vec![home("t", "a")];
+        directory.apply(&next, TENANT);
+        assert_eq!((home_name(&directory, "r"), home_name(&directory, "s")), (None, None));
+        assert_eq!(home_name(&directory, "t").as_deref(), Some("a"));
     }
 
     #[test]

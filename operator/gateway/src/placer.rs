@@ -26,8 +26,8 @@ use crate::tls::ClientTls;
 /// How long a question is asked again while no placer leads: the Go and Rust SDKs give up a join
 /// after 5 s, and the media node needs some of it.
 pub const PATIENCE: Duration = Duration::from_secs(4);
-/// Longest wait for one placer's answer: claiming a room takes a round trip to a media node.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(2500);
+/// Longest wait for one placer's answer. A placer that leads says within 3 s that it cannot tell.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(3500);
 /// Longest wait for a connection to a placer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait for the name service.

@@ -1,8 +1,8 @@
 //! Brings a request to the media node that has its room.
 //!
 //! Decides whether the directory is enough, when the placer is asked, and when to try again.
-//! Invariants: a room is looked for at most [`ATTEMPTS_MAX`] times; a call that a media node may
-//! have acted upon is not sent twice.
+//! Invariants: a room is looked for at most [`ATTEMPTS_MAX`] times and for [`LOOK_FOR`]; a call
+//! that a media node may have acted upon is not sent twice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use placement_api::v1::{RoomKey, RouteRequest};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::directory::{Directory, MediaNode};
 use crate::metrics::Metrics;
@@ -18,11 +18,15 @@ use crate::placer::{Placer, RouteError};
 use crate::reply::Body;
 use crate::upstream::{Upstream, UpstreamError, is_not_here};
 
-/// Times that a room is looked for: where the directory says, where the leader says, and once more
-/// when its answer was overtaken.
-pub const ATTEMPTS_MAX: u32 = 3;
-/// Pause before a media node that the leader insists on is tried again.
-const INSISTED_PAUSE: Duration = Duration::from_millis(150);
+/// Times that a room is looked for: where the directory says, where the leader says, and again
+/// while the leader insists on a media node that has just let the room go.
+pub const ATTEMPTS_MAX: u32 = 10;
+/// How long a room is looked for: the Go and Rust SDKs give up a join after 5 s.
+pub const LOOK_FOR: Duration = Duration::from_millis(4500);
+/// First and longest pause before a media node that the leader insists on is tried again. Media
+/// nodes report each second and on change.
+const INSISTED_FIRST: Duration = Duration::from_millis(100);
+const INSISTED_MAX: Duration = Duration::from_millis(800);
 
 /// A request that wants to reach a room.
 pub struct Wanted<'a> {
@@ -74,7 +78,9 @@ impl Router {
             Some(home) => home,
             None => self.ask(wanted, "").await?,
         };
-        for attempt in 1..=ATTEMPTS_MAX {
+        let until = Instant::now() + LOOK_FOR;
+        let mut pause = INSISTED_FIRST;
+        for _ in 1..ATTEMPTS_MAX {
             let sent = self.upstream.send(&home, request(), wanted.answer_within).await;
             let reason = match sent {
                 Ok(response) if !is_not_here(&response) => return Ok((response, home)),
@@ -86,13 +92,15 @@ impl Router {
             self.metrics.reroutes.with_label_values(&[reason]).inc();
             tracing::info!(media_node = home.name, reason, "a room is looked for again");
             self.directory.forget(wanted.room, &home.name);
-            if attempt == ATTEMPTS_MAX {
-                break;
-            }
-            let next = self.ask(wanted, &home.name).await?;
-            if next.name == home.name && reason != "not_here" {
-                // The leader sees it: a restart, perhaps, or our own network.
-                sleep(INSISTED_PAUSE).await;
+            let next = timeout_at(until, self.ask(wanted, &home.name));
+            let next = next.await.map_err(|_| RouteError::Unavailable)??;
+            if next.name == home.name {
+                // The leader sees it there: a restart, perhaps, or news still on their way.
+                if Instant::now() + pause > until {
+                    break;
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(INSISTED_MAX);
             }
             home = next;
         }

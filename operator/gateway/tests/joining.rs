@@ -92,6 +92,24 @@ async fn a_media_node_that_does_not_have_the_room_costs_one_more_question() {
 }
 
 #[tokio::test]
+async fn a_room_that_was_just_let_go_is_waited_for_until_its_media_node_has_it_again() {
+    let pki = Pki::new();
+    let (placer, node) = (FakePlacer::start(&pki), FakeMediaNode::start(&pki, "a"));
+    placer.add(node.endpoint());
+    placer.state().insists = true;
+    placer.state().rooms.insert("r".to_owned(), "a".to_owned());
+    let bed = gateway(pki, &[&placer], &[]).await;
+    bed.ready().await;
+    let joining = tokio::spawn({
+        let public = bed.public;
+        async move { join(public, "r").await.is_ok() }
+    });
+    until("the placer has insisted twice", async || placer.state().routed.len() >= 2).await;
+    node.host("r");
+    assert!(joining.await.expect("no panic"), "the join gave up");
+}
+
+#[tokio::test]
 async fn when_a_media_node_is_gone_its_sockets_close_at_once_and_people_come_back_elsewhere() {
     let pki = Pki::new();
     let placer = FakePlacer::start(&pki);

@@ -30,6 +30,8 @@ pub(crate) struct State {
     /// Where the next new room goes.
     pub(crate) next: Option<String>,
     pub(crate) routed: Vec<RouteRequest>,
+    /// Believes no gateway that a media node cannot be reached.
+    pub(crate) insists: bool,
 }
 
 pub(crate) struct FakePlacer {
@@ -128,7 +130,7 @@ impl Placement for Service {
         }
         let room = request.room.expect("a room").name;
         let known = state.rooms.get(&room).cloned();
-        let known = known.filter(|home| *home != request.unreachable_media_node);
+        let known = known.filter(|home| state.insists || *home != request.unreachable_media_node);
         let created = known.is_none();
         if created && !request.create {
             return Err(Status::not_found("no such room"));

@@ -59,6 +59,7 @@ async fn carry(stream: TcpStream, source: SocketAddr, destination: SocketAddr, n
         _ => None,
     };
     let (Some(shard), Ok(Ok(frame))) = (shard, first) else {
+        tracing::debug!("media TCP connection did not begin with a STUN binding request for us");
         return count(&node.counters.tcp_refused);
     };
     let (outgoing, frames) = mpsc::channel(TCP_FRAMES_MAX);

@@ -3,7 +3,7 @@
 //! Decides form only. Names, addresses and tokens never come here in the clear: their types
 //! redact themselves (`livekit_contract::privacy`).
 
-use std::io::stderr;
+use std::io::{IsTerminal, stderr};
 
 use tracing_subscriber::EnvFilter;
 
@@ -17,6 +17,7 @@ pub fn install(config: &Config) -> Result<(), ConfigError> {
         allowed: "a tracing filter, such as `info` or `media_node=debug`",
     })?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let lines = lines.with_ansi(stderr().is_terminal());
     // A second install in one process (tests) keeps the first.
     let _ = match config.log_format {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),

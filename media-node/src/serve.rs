@@ -37,6 +37,10 @@ pub struct Started {
     pub signal: SocketAddr,
     pub admin: SocketAddr,
     pub control: Option<SocketAddr>,
+    /// Advertised UDP addresses of every shard.
+    pub media: Vec<SocketAddr>,
+    /// Advertised addresses for media over TCP.
+    pub media_tcp: Vec<SocketAddr>,
     /// API secret of the dev server.
     pub secret: Option<String>,
     node: Arc<Node>,
@@ -80,7 +84,7 @@ pub async fn start(mut config: Config) -> anyhow::Result<Started> {
     let doors = doors(&config)?;
     let (events, told) = mpsc::channel(EVENTS_MAX);
     let tcp = tcp_listeners(&config).await?;
-    let shards = start_shards(&config, &keys, &tcp, &events)?;
+    let (shards, media) = start_shards(&config, &keys, &tcp, &events)?;
     let signal = listen::bind("signal_address", config.signal_address).await?;
     let admin = listen::bind("admin_address", config.admin_address).await?;
     let control = match config.control_address {
@@ -96,6 +100,8 @@ pub async fn start(mut config: Config) -> anyhow::Result<Started> {
         signal: signal.local_addr()?,
         admin: admin.local_addr()?,
         control: control.as_ref().map(TcpListener::local_addr).transpose()?,
+        media,
+        media_tcp: tcp.iter().map(|(_, advertised)| *advertised).collect(),
         secret,
         node: Arc::clone(&node),
         tasks,
@@ -247,11 +253,11 @@ fn start_shards(
     keys: &Keys,
     tcp: &[(TcpListener, SocketAddr)],
     events: &mpsc::Sender<(usize, shard::ShardEvent)>,
-) -> anyhow::Result<Vec<ShardHandle>> {
+) -> anyhow::Result<(Vec<ShardHandle>, Vec<SocketAddr>)> {
     let certificate = Certificate::generate().context("cannot generate a DTLS certificate")?;
     let anchor = (Instant::now(), unix_millis());
     let pairs = media_addresses(config)?;
-    let mut shards = Vec::new();
+    let (mut shards, mut media) = (Vec::new(), Vec::new());
     for index in 0..config.shards {
         let port = match config.udp_port_first {
             0 => 0,
@@ -266,6 +272,7 @@ fn start_shards(
             })?;
             sockets.push(socket);
         }
+        media.extend(sockets.iter().map(UdpSocket::advertised));
         let udp = sockets.iter().map(|socket| (Transport::Udp, socket.advertised()));
         let all = udp.chain(tcp.iter().map(|(_, told)| (Transport::Tcp, *told)));
         let core = ShardConfig {
@@ -287,5 +294,5 @@ fn start_shards(
         let (handle, _) = shard::start(settings).context("cannot start a shard thread")?;
         shards.push(handle);
     }
-    Ok(shards)
+    Ok((shards, media))
 }

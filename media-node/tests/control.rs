@@ -1,0 +1,281 @@
+//! The operator's side over mutual TLS: who may come in, grants, claims, fencing, reports.
+
+mod harness;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use harness::{claims, config, get, sign};
+use media_api::v1;
+use media_api::v1::media_control_client::MediaControlClient;
+use media_node::serve::{self, Started};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const NAME: &str = "mc-1.media.mc.ns.hemicycle.internal";
+
+struct Pki {
+    ca: Issuer<'static, KeyPair>,
+    ca_pem: String,
+    roots: RootCertStore,
+}
+
+impl Pki {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        Self { ca_pem: certificate.pem(), ca: Issuer::new(params, key), roots }
+    }
+
+    fn write(&self, directory: &Path, name: &str) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.ca).unwrap();
+        std::fs::write(directory.join("tls.crt"), certificate.pem()).unwrap();
+        std::fs::write(directory.join("tls.key"), key.serialize_pem()).unwrap();
+        std::fs::write(directory.join("ca.crt"), &self.ca_pem).unwrap();
+    }
+
+    fn client(&self, name: Option<&str>, protocol: &[u8]) -> ClientConfig {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(self.roots.clone());
+        let mut config = match name {
+            None => builder.with_no_client_auth(),
+            Some(name) => {
+                let key = KeyPair::generate().unwrap();
+                let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+                let certificate = params.signed_by(&key, &self.ca).unwrap();
+                let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+                builder.with_client_auth_cert(vec![certificate.der().clone()], key.into()).unwrap()
+            }
+        };
+        config.alpn_protocols = vec![protocol.to_vec()];
+        config
+    }
+}
+
+struct Cluster {
+    pki: Pki,
+    started: Started,
+    _files: tempfile::TempDir,
+}
+
+impl Cluster {
+    async fn start(arguments: &[&str]) -> Self {
+        let files = tempfile::tempdir().unwrap();
+        let pki = Pki::new();
+        pki.write(files.path(), NAME);
+        let keys = files.path().join("keys.yaml");
+        std::fs::write(&keys, format!("{}: {}\n", harness::KEY, harness::SECRET)).unwrap();
+        let keys = format!("--keys-file={}", keys.display());
+        let tls = format!("--tls-directory={}", files.path().display());
+        let mut all = vec![keys.as_str(), tls.as_str(), "--tenant=ns/mc"];
+        all.extend(["--media-node-name=mc-1", "--control-address=127.0.0.1:0"]);
+        all.extend(arguments);
+        let started = serve::start(config(&all)).await.unwrap();
+        Self { pki, started, _files: files }
+    }
+
+    async fn tls(&self, at: std::net::SocketAddr, config: ClientConfig) -> TlsStream<TcpStream> {
+        let stream = TcpStream::connect(at).await.unwrap();
+        let name = ServerName::try_from(NAME).unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    }
+
+    async fn control(&self, identity: Option<&str>) -> Option<MediaControlClient<Channel>> {
+        let config = Arc::new(self.pki.client(identity, b"h2"));
+        let at = self.started.control.unwrap();
+        let connector = tower::service_fn(move |_| {
+            let config = Arc::clone(&config);
+            async move {
+                let stream = TcpStream::connect(at).await?;
+                let name = ServerName::try_from(NAME).unwrap();
+                let stream = TlsConnector::from(config).connect(name, stream).await?;
+                Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
+            }
+        });
+        let endpoint = Endpoint::from_static("http://media-node");
+        let channel = endpoint.connect_with_connector(connector).await.ok()?;
+        Some(MediaControlClient::new(channel))
+    }
+
+    async fn operator(&self) -> MediaControlClient<Channel> {
+        self.control(Some("operator.mc.ns.hemicycle.internal")).await.unwrap()
+    }
+
+    /// Status of `/rtc/validate` for a room, asked as the gateway does.
+    async fn validate(&self, room: &str) -> (String, String) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let identity = Some("gateway.mc.ns.hemicycle.internal");
+        let config = self.pki.client(identity, b"http/1.1");
+        let mut stream = self.tls(self.started.signal, config).await;
+        let token = sign(&claims("ada", room));
+        let text = format!(
+            "GET /rtc/validate?access_token={token} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_lowercase(), body.to_owned())
+    }
+}
+
+fn room(name: &str) -> Option<v1::RoomKey> {
+    Some(v1::RoomKey { tenant: "ns/mc".into(), name: name.into() })
+}
+
+fn claim(epoch: u64, name: &str) -> v1::ClaimRequest {
+    v1::ClaimRequest { epoch, room: room(name) }
+}
+
+fn grant(epoch: u64, ttl_ms: u64) -> v1::GrantRequest {
+    v1::GrantRequest { epoch, ttl_ms, ticket: Vec::new() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_need_a_grant_and_are_idempotent_and_fenced() {
+    let cluster = Cluster::start(&[]).await;
+    let mut operator = cluster.operator().await;
+    let refused = operator.claim(claim(3, "a")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+
+    let granted = operator.grant(grant(3, 5_000)).await.unwrap().into_inner();
+    assert_eq!(granted.epoch, 3);
+    assert!(!operator.claim(claim(3, "a")).await.unwrap().into_inner().existed);
+    assert!(operator.claim(claim(3, "a")).await.unwrap().into_inner().existed);
+
+    for epoch in [0, 2] {
+        let stale = operator.claim(claim(epoch, "b")).await.unwrap_err();
+        assert_eq!((stale.code(), stale.message()), (Code::FailedPrecondition, "stale epoch"));
+        let stale = operator.grant(grant(epoch, 5_000)).await.unwrap_err();
+        assert_eq!(stale.code(), Code::FailedPrecondition);
+        let stale = operator.drain(v1::DrainRequest { epoch }).await.unwrap_err();
+        assert_eq!(stale.code(), Code::FailedPrecondition);
+        let stale = operator.observe(v1::ObserveRequest { epoch }).await.unwrap_err();
+        assert_eq!(stale.code(), Code::FailedPrecondition);
+    }
+    let foreign = v1::RoomKey { tenant: "other/mc".into(), name: "a".into() };
+    let foreign = v1::ClaimRequest { epoch: 3, room: Some(foreign) };
+    assert_eq!(operator.claim(foreign).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lapsed_grant_refuses_new_rooms_and_keeps_those_that_are_here() {
+    let cluster = Cluster::start(&[]).await;
+    let mut operator = cluster.operator().await;
+    let (head, body) = cluster.validate("a").await;
+    assert!(head.starts_with("http/1.1 404") && head.contains("x-hemicycle-room: not-here"));
+    assert_eq!(body, "requested room does not exist");
+
+    operator.grant(grant(1, 5_000)).await.unwrap();
+    operator.claim(claim(1, "a")).await.unwrap();
+    operator.grant(grant(1, 0)).await.unwrap();
+    assert_eq!(operator.claim(claim(1, "b")).await.unwrap_err().code(), Code::Unavailable);
+    assert!(operator.claim(claim(1, "a")).await.unwrap().into_inner().existed);
+    assert_eq!(cluster.validate("a").await.1, "success");
+
+    let release = v1::ReleaseRequest { epoch: 1, room: room("a") };
+    assert!(operator.release(release.clone()).await.unwrap().into_inner().existed);
+    assert!(!operator.release(release).await.unwrap().into_inner().existed);
+    assert_eq!(cluster.validate("a").await.1, "requested room does not exist");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn draining_and_a_full_node_say_why() {
+    let cluster = Cluster::start(&["--rooms-max=1"]).await;
+    let mut operator = cluster.operator().await;
+    operator.grant(grant(1, 5_000)).await.unwrap();
+    operator.drain(v1::DrainRequest { epoch: 1 }).await.unwrap();
+    assert_eq!(operator.claim(claim(1, "a")).await.unwrap_err().code(), Code::Unavailable);
+    operator.undrain(v1::UndrainRequest { epoch: 1 }).await.unwrap();
+    operator.claim(claim(1, "a")).await.unwrap();
+    let full = operator.claim(claim(1, "b")).await.unwrap_err();
+    assert_eq!(full.code(), Code::ResourceExhausted, "{full}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_begin_whole_and_tell_changes_at_once() {
+    let cluster = Cluster::start(&[]).await;
+    let mut operator = cluster.operator().await;
+    operator.grant(grant(1, 5_000)).await.unwrap();
+    operator.claim(claim(1, "a")).await.unwrap();
+    let observe = v1::ObserveRequest { epoch: 1 };
+    let mut reports = operator.observe(observe).await.unwrap().into_inner();
+    let mut next = async || timeout(PATIENCE, reports.message()).await.unwrap();
+    let first = next().await.unwrap().unwrap();
+    assert!(first.whole && first.sequence == 1 && first.media_node == "mc-1");
+    assert_eq!((first.rooms.len(), first.state()), (1, v1::State::Serving));
+    assert_eq!((first.rooms[0].claim_epoch, first.shards.len()), (1, 1));
+
+    operator.claim(claim(1, "b")).await.unwrap();
+    let release = v1::ReleaseRequest { epoch: 1, room: room("a") };
+    operator.release(release).await.unwrap();
+    operator.drain(v1::DrainRequest { epoch: 1 }).await.unwrap();
+    let (mut came, mut went, mut drains, mut sequence) = (false, false, false, 1);
+    while !(came && went && drains) {
+        let report = next().await.unwrap().unwrap();
+        sequence += 1;
+        assert_eq!((report.sequence, report.whole), (sequence, false));
+        came |= report.rooms.iter().any(|report| report.room == room("b"));
+        went |= report.ended.iter().any(|ended| Some(ended.clone()) == room("a"));
+        drains |= report.state() == v1::State::Draining;
+    }
+
+    operator.grant(grant(2, 5_000)).await.unwrap();
+    let ended = loop {
+        match next().await {
+            Ok(Some(_)) => {}
+            other => break other,
+        }
+    };
+    assert_eq!(ended.unwrap_err().code(), Code::FailedPrecondition, "a higher epoch was seen");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_operator_controls_and_only_the_gateway_signals() {
+    let cluster = Cluster::start(&[]).await;
+    for stranger in [
+        None,
+        Some("gateway.mc.ns.hemicycle.internal"),
+        Some("operator.other.ns.hemicycle.internal"),
+        Some("mc-2.media.mc.ns.hemicycle.internal"),
+    ] {
+        let answered = match cluster.control(stranger).await {
+            None => false,
+            Some(mut control) => control.grant(grant(9, 1)).await.is_ok(),
+        };
+        assert!(!answered, "{stranger:?} may not command");
+    }
+    assert!(cluster.operator().await.grant(grant(1, 1)).await.is_ok(), "epoch 9 was not seen");
+
+    let ready = get(cluster.started.admin, "/readyz").await;
+    assert_eq!(ready.status, 200);
+    let plain = async {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = TcpStream::connect(cluster.started.signal).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let answer = timeout(PATIENCE, plain).await.unwrap();
+    assert!(!answer.contains("200 OK"), "plain HTTP was served: {answer}");
+}

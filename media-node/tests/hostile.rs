@@ -1,0 +1,135 @@
+//! One client's garbage costs that client only: a call running beside it goes on.
+
+mod harness;
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use harness::{claims, get, sign, start};
+use livekit_contract::frame::{self, Encoding};
+use livekit_protocol::{Ping, SignalRequest, signal_request, signal_response};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+async fn join(node: &harness::Node, identity: &str) -> Socket {
+    let token = sign(&claims(identity, "room"));
+    let at = node.started.signal;
+    let query = format!("protocol=16&sdk=js&auto_subscribe=1&access_token={token}");
+    let (socket, _) = connect_async(format!("ws://{at}/rtc?{query}")).await.unwrap();
+    socket
+}
+
+/// Asks for a pong and reads until it comes.
+async fn alive(socket: &mut Socket) {
+    let ping = Ping { timestamp: 42, rtt: 0 };
+    let request = SignalRequest { message: Some(signal_request::Message::PingReq(ping)) };
+    let bytes = frame::encode_request(Encoding::Binary, &request).unwrap();
+    socket.send(Message::Binary(bytes.into())).await.unwrap();
+    let answered = async {
+        while let Some(Ok(message)) = socket.next().await {
+            let Message::Binary(bytes) = message else {
+                continue;
+            };
+            let response = frame::decode_response(Encoding::Binary, &bytes).unwrap();
+            if let Some(signal_response::Message::PongResp(pong)) = response.message {
+                assert_eq!(pong.last_ping_timestamp, 42);
+                return true;
+            }
+        }
+        false
+    };
+    assert!(timeout(PATIENCE, answered).await.unwrap(), "the connection ended");
+}
+
+/// The close code a client is sent away with.
+async fn sent_away(mut socket: Socket) -> Option<CloseCode> {
+    let closed = async {
+        while let Some(message) = socket.next().await {
+            if let Ok(Message::Close(Some(frame))) = message {
+                return Some(frame.code);
+            }
+        }
+        None
+    };
+    timeout(PATIENCE, closed).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unreadable_and_oversized_frames_cost_their_sender_only() {
+    let node = start(&[]).await;
+    let mut ada = join(&node, "ada").await;
+    alive(&mut ada).await;
+
+    let mut mallory = join(&node, "mallory").await;
+    mallory.send(Message::Binary(vec![0xff; 100].into())).await.unwrap();
+    assert_eq!(sent_away(mallory).await, Some(CloseCode::Protocol));
+    let mut mallory = join(&node, "mallory").await;
+    mallory.send(Message::Text("{\"offer\": 7".into())).await.unwrap();
+    assert_eq!(sent_away(mallory).await, Some(CloseCode::Protocol));
+    let mut mallory = join(&node, "mallory").await;
+    // The server may cut the line before it has read all of it.
+    let _ = mallory.send(Message::Binary(vec![0; 3 << 20].into())).await;
+    assert!(matches!(sent_away(mallory).await, Some(CloseCode::Size) | None));
+
+    alive(&mut ada).await;
+    let metrics = get(node.started.admin, "/metrics").await.body;
+    assert!(metrics.contains("hemicycle_media_node_frames_refused_total 3"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_datagrams_are_counted_and_get_no_answer() {
+    let node = start(&[]).await;
+    let mut ada = join(&node, "ada").await;
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let media = node.started.media[0];
+    let stun = b"\0\x01\0\0\x21\x12\xa4\x42abcdefghijkl";
+    let samples: [&[u8]; 8] = [
+        b"",
+        b"x",
+        stun,
+        &stun[..19],
+        &[22, 254, 253, 0, 0],
+        &[128, 96, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2],
+        &[0xff; 1_400],
+        &[200, 0, 0, 1],
+    ];
+    for round in 0..50_usize {
+        for sample in samples {
+            socket.send_to(sample, media).await.unwrap();
+        }
+        if round % 10 == 0 {
+            alive(&mut ada).await;
+        }
+    }
+    let mut answer = [0; 1_500];
+    assert!(socket.try_recv_from(&mut answer).is_err(), "garbage got an answer");
+    let counted = async {
+        loop {
+            let metrics = get(node.started.admin, "/metrics").await.body;
+            if metrics.contains("packets_received_total{shard=\"0\"} 400") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, counted).await.unwrap();
+    alive(&mut ada).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tcp_connection_that_is_no_ice_is_dropped() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let node = start(&[]).await;
+    let mut stream = TcpStream::connect(node.started.media_tcp[0]).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut rest = Vec::new();
+    let ended = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap();
+    assert!(ended.is_err() || rest.is_empty());
+}

@@ -2,11 +2,13 @@
 // process and no directory outlives the driver, whether it ended well, badly or by a signal. Foreign
 // host names resolve to nothing, so that no browser reaches further than the meeting.
 
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import puppeteer from 'puppeteer-core';
+
+import { voice } from './voice.mjs';
 
 export const ENGINES = ['chromium', 'firefox'];
 const PROGRAMS = {
@@ -29,7 +31,10 @@ process.once('exit', () => {
   for (const one of open) one.kill();
 });
 
-function chromium(hosts, insecureOrigins) {
+function chromium(profile, hosts, insecureOrigins) {
+  // Chromium's own fake microphone beeps once a second, which no server takes for speech.
+  const sound = join(profile, 'voice.wav');
+  writeFileSync(sound, voice());
   const excluded = [...new Set(['localhost', '127.0.0.1', ...hosts])];
   return {
     executablePath: PROGRAMS.chromium,
@@ -48,6 +53,7 @@ function chromium(hosts, insecureOrigins) {
       '--disable-features=WebRtcHideLocalIpsWithMdns,MediaRouter,OptimizationHints',
       '--use-fake-device-for-media-stream',
       '--use-fake-ui-for-media-stream',
+      `--use-file-for-fake-audio-capture=${sound}`,
       '--autoplay-policy=no-user-gesture-required',
       '--no-proxy-server',
       `--host-resolver-rules=MAP * ~NOTFOUND, ${excluded.map((h) => `EXCLUDE ${h}`).join(', ')}`,
@@ -107,7 +113,7 @@ export async function launch(engine, urls) {
   const profile = mkdtempSync(join(tmpdir(), `hemicycle-${engine}-`));
   const hosts = urls.map((url) => new URL(url).hostname);
   const insecure = urls.map(insecureOrigin).filter((origin) => origin !== null);
-  const special = engine === 'chromium' ? chromium(hosts, insecure) : firefox();
+  const special = engine === 'chromium' ? chromium(profile, hosts, insecure) : firefox();
   let browser;
   const one = {
     kill() {

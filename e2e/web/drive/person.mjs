@@ -33,7 +33,7 @@ export class Person {
     const window = await launch(engine, [link, ...also]);
     const page = await window.browser.newPage();
     const person = new Person(window, page, name ?? engine, link);
-    page.on('console', (message) => person.note(`${message.type()}: ${message.text()}`));
+    page.on('console', (message) => void person.hear(message));
     page.on('pageerror', (error) => person.note(`page error: ${error.message ?? error}`));
     if (engine === 'firefox') await page.evaluateOnNewDocument(standInForScreen);
     await page.goto(link, { waitUntil: 'load', timeout: JOIN_MS });
@@ -45,6 +45,15 @@ export class Person {
     this.engine = window.engine;
     /** The newest lines of the browser's console. */
     this.console = [];
+  }
+
+  /** A line of the console, with its objects written out: that is where the SDK says what failed. */
+  async hear(message) {
+    const values = await Promise.all(
+      message.args().map((handle) => handle.jsonValue().catch(() => handle.toString())),
+    );
+    const words = values.map((value) => (typeof value === 'string' ? value : JSON.stringify(value)));
+    this.note(`${message.type()}: ${words.join(' ') || message.text()}`.slice(0, 600));
   }
 
   note(line) {

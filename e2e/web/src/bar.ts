@@ -53,7 +53,7 @@ export class Bar {
     for (const control of CONTROLS) {
       const button = el('button', {
         type: 'button',
-        class: `control ${control.act}`,
+        class: 'control',
         id: `control-${control.act}`,
         'data-act': control.act,
         'aria-keyshortcuts': control.key === '' ? 'Control+Shift+L' : control.key.toUpperCase(),

@@ -59,15 +59,26 @@ function remoteTracks(room: Room): { participant: string; source: string; track:
   return all;
 }
 
-/** Watches a video element's frames as they are shown. */
+/**
+ * Watches a video element's frames. Takes when the last packet of a frame came, where the browser says
+ * it, because the page's own pauses say nothing of the network; frames shown while the page did not
+ * run share the time between them.
+ */
 function watchVideo(gap: Gap, track: RemoteTrack): Watch {
   const video = track.attachedElements[0] as HTMLVideoElement | undefined;
   const watch: Watch = { gap, seenAt: performance.now(), stop: () => undefined };
   if (video === undefined || !('requestVideoFrameCallback' in video)) return watch;
   let handle = 0;
-  const shown = (now: number): void => {
-    gap.longestMs = Math.max(gap.longestMs, now - watch.seenAt);
+  let last: { at: number; count: number } | undefined;
+  const shown = (now: number, frame: VideoFrameCallbackMetadata): void => {
+    const newest = { at: frame.receiveTime ?? now, count: frame.presentedFrames };
+    if (last !== undefined) {
+      const frames = Math.max(1, newest.count - last.count);
+      gap.longestMs = Math.max(gap.longestMs, (newest.at - last.at) / frames);
+      gap.stallMs = Math.max(gap.stallMs, frames > 1 ? now - watch.seenAt : 0);
+    }
     gap.seen += 1;
+    last = newest;
     watch.seenAt = now;
     handle = video.requestVideoFrameCallback(shown);
   };

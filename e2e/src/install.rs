@@ -38,8 +38,7 @@ pub fn samples() -> PathBuf {
 /// # Errors
 /// If helm refuses or the operator does not become ready.
 pub fn charts(bed: &Bed, progress: Progress<'_>) -> Result<()> {
-    progress("helm upgrade --install hemicycle-crds charts/hemicycle-crds");
-    helm(bed, "hemicycle-crds", &[])?;
+    definitions(bed, progress)?;
     progress("helm upgrade --install hemicycle charts/hemicycle");
     let mut values = vec!["workloadPullPolicy=Never".to_owned(), "image.pullPolicy=Never".into()];
     for image in ["image", "mediaNodeImage", "gatewayImage"] {
@@ -47,6 +46,15 @@ pub fn charts(bed: &Bed, progress: Progress<'_>) -> Result<()> {
         values.push(format!("{image}.tag=dev"));
     }
     helm(bed, "hemicycle", &values)
+}
+
+/// Installs the chart with the resource definitions.
+///
+/// # Errors
+/// If helm refuses.
+pub fn definitions(bed: &Bed, progress: Progress<'_>) -> Result<()> {
+    progress("helm upgrade --install hemicycle-crds charts/hemicycle-crds");
+    helm(bed, "hemicycle-crds", &[])
 }
 
 fn helm(bed: &Bed, chart: &str, values: &[String]) -> Result<()> {

@@ -7,6 +7,7 @@ pub mod bed;
 pub mod cache;
 pub mod cast;
 pub mod demo;
+pub mod headless;
 pub mod images;
 pub mod install;
 pub mod page;

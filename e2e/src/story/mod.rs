@@ -129,7 +129,7 @@ impl Story {
             add(&[own, &logs[..], &[&label]].concat());
         }
         let operator = ["-n", install::OPERATOR_NAMESPACE];
-        add(&[&operator, &logs[..], &["-lapp.kubernetes.io/name=hemicycle"]].concat());
+        add(&[&operator, &logs[..], &["-lapp.kubernetes.io/name=hemicycle-operator"]].concat());
         add(&["get", "nodes", "-o", "wide"]);
         text
     }

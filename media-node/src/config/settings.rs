@@ -100,7 +100,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("room_enable_remote_unmute", "false", "whether a room admin may unmute others"),
     setting("stop_timeout_seconds", "5", "how long a stop waits for participants to leave"),
     setting("log_format", "json", "`json` or `text`"),
-    setting("log_level", "info", "a tracing filter, such as `info` or `media_node=debug`"),
+    setting(
+        "log_level",
+        "info,str0m=error,is=error,dimpl=error,sctp_proto=error",
+        "a tracing filter; the libraries in it can name addresses at lower levels",
+    ),
     setting_dev("page_directory", "off", "e2e/web/dist", "static page served at `/` with --dev"),
 ];
 

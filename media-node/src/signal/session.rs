@@ -91,7 +91,8 @@ impl Session {
                     heard = Instant::now();
                     match received {
                         Some(Ok(message)) => self.receive(socket, message).await,
-                        Some(Err(_)) => Err(self.refused(TOO_BIG)),
+                        Some(Err(error)) if over_limit(&error) => Err(self.refused(TOO_BIG)),
+                        Some(Err(_)) => Err(GOING),
                         None => Err(GOING),
                     }
                 }
@@ -170,6 +171,12 @@ impl Session {
         };
         write(socket, message).await
     }
+}
+
+/// Whether a frame was cut off for its size, and not the line by its user. The library keeps its
+/// error type to itself; its text is all there is.
+fn over_limit(error: &axum::Error) -> bool {
+    error.to_string().starts_with("Space limit exceeded")
 }
 
 async fn write(socket: &mut WebSocket, message: Message) -> Result<(), Ending> {

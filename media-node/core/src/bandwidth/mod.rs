@@ -124,7 +124,9 @@ impl Allocator {
             }
         });
         let grants: Vec<_> = grants.collect();
-        self.remember(now, &grants);
+        // A track that got all that it wishes and that lives did not fall for want of bandwidth.
+        let starved = ladders.iter().map(|ladder| ladder.taken < ladder.rungs.len());
+        self.remember(now, grants.iter().zip(starved));
         Allocation {
             grants,
             spent_bps: spent + audio_bps,
@@ -204,12 +206,12 @@ impl Allocator {
         !held && total.saturating_mul(100 + HEADROOM_PERCENT) / 100 <= video_bps
     }
 
-    fn remember(&mut self, now: Instant, grants: &[Grant]) {
+    fn remember<'a>(&mut self, now: Instant, grants: impl Iterator<Item = (&'a Grant, bool)>) {
         let mut memory = BTreeMap::new();
-        for grant in grants {
+        for (grant, starved) in grants {
             let before = self.memory.get(&grant.track);
             let fell = match before {
-                Some(before) if grant.target < before.target => Some(now),
+                Some(before) if starved && grant.target < before.target => Some(now),
                 Some(before) => before.fell,
                 None => None,
             };

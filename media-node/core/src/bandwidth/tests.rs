@@ -52,6 +52,23 @@ fn a_track_falls_at_once_and_rises_later_with_room_to_spare() {
 }
 
 #[test]
+fn what_was_muted_or_not_wished_for_comes_back_at_once() {
+    let start = Instant::now();
+    let mut allocator = Allocator::new(true);
+    let mut at = |millis, demand: Demand| {
+        let now = start + Duration::from_millis(millis);
+        spatial(&allocator.allocate(now, Some(3_000_000), 0, &[demand]))
+    };
+    let muted = Demand { costs: Costs::default(), ..demand(1, 100) };
+    let low = Demand { layer_max: Some(Layer::new(0, TEMPORAL_TOP)), ..demand(1, 100) };
+    assert_eq!(at(0, demand(1, 100)), [Some(2)]);
+    assert_eq!(at(100, muted), [None]);
+    assert_eq!(at(200, demand(1, 100)), [Some(2)], "unmuted");
+    assert_eq!(at(300, low), [Some(0)]);
+    assert_eq!(at(400, demand(1, 100)), [Some(2)], "shown large again");
+}
+
+#[test]
 fn priority_and_screen_shares_go_first_and_hidden_tracks_cost_nothing() {
     let now = Instant::now();
     let mut demands = [demand(1, 900), demand(2, 1), demand(3, 1), demand(4, 5)];

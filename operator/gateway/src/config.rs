@@ -60,13 +60,20 @@ struct Arguments {
     #[arg(long, env = "HEMICYCLE_TRUSTED_HOPS", default_value = "0")]
     trusted_hops: String,
     /// Unauthenticated requests per second and client address.
-    #[arg(long, env = "HEMICYCLE_ANONYMOUS_RATE", default_value = "50")]
+    #[arg(long, env = "HEMICYCLE_ANONYMOUS_RATE", default_value = "200")]
     anonymous_rate: String,
     /// Unauthenticated requests that a client address may make at once.
-    #[arg(long, env = "HEMICYCLE_ANONYMOUS_BURST", default_value = "500")]
+    #[arg(long, env = "HEMICYCLE_ANONYMOUS_BURST", default_value = "2000")]
     anonymous_burst: String,
-    /// Connections held at once.
-    #[arg(long, env = "HEMICYCLE_CONNECTIONS_MAX", default_value = "20000")]
+    /// Connections per second and client address, when clients connect directly.
+    #[arg(long, env = "HEMICYCLE_CONNECTION_RATE", default_value = "200")]
+    connection_rate: String,
+    /// Connections that a client address may open at once, when clients connect directly.
+    #[arg(long, env = "HEMICYCLE_CONNECTION_BURST", default_value = "2000")]
+    connection_burst: String,
+    /// Connections, and WebSockets, held at once; a WebSocket takes about 30 KiB, with TLS on the
+    /// public side about 55 KiB.
+    #[arg(long, env = "HEMICYCLE_CONNECTIONS_MAX", default_value = "8000")]
     connections_max: String,
     /// Seconds without a byte from a client after which its WebSocket is closed.
     #[arg(long, env = "HEMICYCLE_IDLE_S", default_value = "60")]
@@ -131,7 +138,11 @@ pub struct Config {
     pub anonymous_rate: u32,
     /// Unauthenticated requests at once and address.
     pub anonymous_burst: u32,
-    /// Connections held at once.
+    /// Connections per second and address.
+    pub connection_rate: u32,
+    /// Connections at once and address.
+    pub connection_burst: u32,
+    /// Connections, and WebSockets, held at once.
     pub connections_max: usize,
     /// Longest silence of a client.
     pub idle: Duration,
@@ -276,10 +287,7 @@ impl Config {
         let default = if public_tls_dir.is_some() { "0.0.0.0:8443" } else { "0.0.0.0:8080" };
         let listen = given.listen.as_deref().unwrap_or(default);
         let server_name = given.placer_server_name.clone().filter(|name| !name.is_empty());
-        let [anonymous_rate, anonymous_burst] = [
-            count("HEMICYCLE_ANONYMOUS_RATE (--anonymous-rate)", &given.anonymous_rate)?,
-            count("HEMICYCLE_ANONYMOUS_BURST (--anonymous-burst)", &given.anonymous_burst)?,
-        ];
+        let [anonymous_rate, anonymous_burst, connection_rate, connection_burst] = rates(given)?;
         let connections =
             count("HEMICYCLE_CONNECTIONS_MAX (--connections-max)", &given.connections_max)?;
         Ok(Self {
@@ -311,6 +319,8 @@ impl Config {
             )?,
             anonymous_rate,
             anonymous_burst,
+            connection_rate,
+            connection_burst,
             connections_max: usize::try_from(connections).unwrap_or(usize::MAX),
             idle: seconds("HEMICYCLE_IDLE_S (--idle-s)", &given.idle_s)?,
             write: seconds("HEMICYCLE_WRITE_S (--write-s)", &given.write_s)?,
@@ -333,6 +343,15 @@ fn seconds(field: &'static str, text: &str) -> Result<Duration, ConfigError> {
 
 fn count(field: &'static str, text: &str) -> Result<u32, ConfigError> {
     within(field, text, 1..=1_000_000, "a whole number, 1 to 1000000")
+}
+
+fn rates(given: &Arguments) -> Result<[u32; 4], ConfigError> {
+    Ok([
+        count("HEMICYCLE_ANONYMOUS_RATE (--anonymous-rate)", &given.anonymous_rate)?,
+        count("HEMICYCLE_ANONYMOUS_BURST (--anonymous-burst)", &given.anonymous_burst)?,
+        count("HEMICYCLE_CONNECTION_RATE (--connection-rate)", &given.connection_rate)?,
+        count("HEMICYCLE_CONNECTION_BURST (--connection-burst)", &given.connection_burst)?,
+    ])
 }
 
 fn log_format(text: &str) -> Result<LogFormat, ConfigError> {

@@ -28,7 +28,7 @@ use crate::reply::{self, Body};
 use crate::router::Router;
 
 /// Twirp bodies held in memory at once; with their bound of 10 MiB each this bounds memory.
-const BODIES_MAX: usize = 16;
+const BODIES_MAX: usize = 8;
 /// Header of proxies with the client's address.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
@@ -44,6 +44,8 @@ pub struct Door {
     /// Over what time they are.
     pub(crate) close_spread: std::time::Duration,
     pub(crate) pipes: TaskTracker,
+    /// Most of them.
+    pub(crate) pipes_max: usize,
     pub(crate) bodies: Semaphore,
     origins: Origins,
     page: Option<Page>,
@@ -70,6 +72,7 @@ impl Door {
             closing: CancellationToken::new(),
             close_spread: config.stop_spread,
             pipes: TaskTracker::new(),
+            pipes_max: config.connections_max,
             bodies: Semaphore::new(BODIES_MAX),
             origins: Origins::new(config.allowed_origins.clone()),
             page: config.page_dir.clone().map(Page::new),
@@ -114,15 +117,24 @@ impl Door {
             Endpoint::RtcValidate => self.validate(caller, &request),
             // Protocol v1 is not spoken: any other text than LiveKit's for a missing room makes
             // SDKs fall back to v0.
-            Endpoint::RtcV1 { .. } => {
-                self.anonymous(caller, || reply::text(StatusCode::NOT_FOUND, "not found"))
-            }
+            Endpoint::RtcV1 { .. } => self.decline(caller, &request),
             Endpoint::Twirp { service, method } => {
                 self.call(caller, request, &service, &method).await
             }
             Endpoint::Other => {
                 self.anonymous(caller, || reply::text(StatusCode::NOT_FOUND, "not found"))
             }
+        }
+    }
+
+    /// Every join of today's JavaScript SDK begins here, so a genuine token costs its address
+    /// nothing here either.
+    fn decline(&self, caller: Caller, request: &Request<Incoming>) -> Response<Body> {
+        let query = ConnectQuery::parse(request.uri().query().unwrap_or_default());
+        let answer = || reply::text(StatusCode::NOT_FOUND, "not found");
+        match self.authenticate(request.headers(), &query.unwrap_or_default()) {
+            Ok(_) => answer(),
+            Err(_) => self.anonymous(caller, answer),
         }
     }
 

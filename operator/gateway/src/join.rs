@@ -71,6 +71,11 @@ impl Door {
             Ok(join) => join,
             Err(refusal) => return self.refuse_join(caller, refusal),
         };
+        if self.pipes.len() >= self.pipes_max {
+            self.metrics.joins.with_label_values(&["gateway_full"]).inc();
+            let text = "this gateway holds as many connections as it may, try again";
+            return reply::text(StatusCode::SERVICE_UNAVAILABLE, text);
+        }
         let (mut parts, _) = request.into_parts();
         let client = parts.extensions.remove::<OnUpgrade>();
         let headers = forwarded(&parts.headers, caller.address);

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::Request;
 use hyper::body::Incoming;
@@ -24,6 +24,7 @@ use crate::directory::Directory;
 use crate::door::Door;
 use crate::files::Files;
 use crate::follow::follow;
+use crate::limits::AddressLimits;
 use crate::metrics::Metrics;
 use crate::placer::Placer;
 use crate::router::Router;
@@ -109,7 +110,7 @@ pub async fn start(config: Config) -> anyhow::Result<Gateway> {
     tokio::spawn(async move {
         let _ = serving.with_graceful_shutdown(over.cancelled_owned()).await;
     });
-    tokio::spawn(accept(public, door, gateway.config.connections_max, closed));
+    tokio::spawn(accept(public, door, gateway.config.clone(), closed));
     tracing::info!(public = %gateway.public, admin = %gateway.admin,
         tls = gateway.config.public_tls_dir.is_some(), "the gateway is open");
     Ok(gateway)
@@ -146,13 +147,9 @@ impl Gateway {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    door: Arc<Door>,
-    connections_max: usize,
-    closed: CancellationToken,
-) {
-    let places = Arc::new(Semaphore::new(connections_max));
+async fn accept(listener: TcpListener, door: Arc<Door>, config: Config, closed: CancellationToken) {
+    let places = Arc::new(Semaphore::new(config.connections_max));
+    let mut limits = AddressLimits::new(config.connection_rate, config.connection_burst);
     while let Some(accepted) = closed.run_until_cancelled(listener.accept()).await {
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -162,6 +159,11 @@ async fn accept(
                 continue;
             }
         };
+        // Behind proxies all connections come from a few addresses, which are not the clients'.
+        if config.trusted_hops == 0 && !limits.charge(peer.ip(), Instant::now()) {
+            door.metrics.connections_dropped.with_label_values(&["address_limit"]).inc();
+            continue;
+        }
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             door.metrics.connections_dropped.with_label_values(&["full"]).inc();
             continue;

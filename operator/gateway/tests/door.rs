@@ -134,8 +134,10 @@ async fn strangers_are_limited_by_address_and_token_holders_are_not() {
     let answer = http(bed.public, "GET /rtc/validate?access_token=x", &other, b"").await;
     assert_eq!(answer.status, 401, "another address has its own bucket");
     let target = format!("GET /rtc/validate?access_token={}", join_token("r"));
+    let declined = target.replace("/rtc/validate", "/rtc/v1/validate");
     for _ in 0..12 {
         assert_eq!(http(bed.public, &target, &stranger, b"").await.status, 200);
+        assert_eq!(http(bed.public, &declined, &stranger, b"").await.status, 404);
     }
     assert!(bed.metric(r#"hemicycle_gateway_refused_total{reason="address_limit"}"#).await > 0.0);
 }

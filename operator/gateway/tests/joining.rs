@@ -4,8 +4,10 @@ mod bed;
 
 use bed::client::{closed, echo, join, parse, refused_join};
 use bed::{FakeMediaNode, FakePlacer, LONG, Pki, gateway, http, join_token, until};
+use futures_util::SinkExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
 use tonic::Status;
 
 #[tokio::test]
@@ -250,6 +252,53 @@ async fn a_silent_client_is_closed_and_others_are_not() {
     tokio::select! {
         code = closed(&mut silent) => assert_eq!(code, Some(1012)),
         () = talk => unreachable!(),
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_ends_its_own_pipe() {
+    let pki = Pki::new();
+    let (placer, node) = (FakePlacer::start(&pki), FakeMediaNode::start(&pki, "a"));
+    node.takes_all();
+    placer.add(node.endpoint());
+    let bed = gateway(pki, &[&placer], &["--write-s=1"]).await;
+    let mut reader = join(bed.public, "r").await.expect("joins");
+    let mut deaf = join(bed.public, "r").await.expect("joins");
+    let shout = Message::binary(vec![7; 1 << 20]);
+    let shouting =
+        tokio::time::timeout(LONG, async { while deaf.send(shout.clone()).await.is_ok() {} });
+    shouting.await.expect("the pipe ends");
+    let line = r#"hemicycle_gateway_websockets_ended_total{by="write_timeout"}"#;
+    until("the reason is counted", async || bed.metric(line).await == 1.0).await;
+    echo(&mut reader, "others go on").await;
+}
+
+#[tokio::test]
+async fn websockets_and_connections_are_bounded() {
+    let pki = Pki::new();
+    let (placer, node) = (FakePlacer::start(&pki), FakeMediaNode::start(&pki, "a"));
+    node.takes_all();
+    placer.add(node.endpoint());
+    let bed = gateway(pki, &[&placer], &["--connections-max=3", "--connection-burst=6"]).await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(join(bed.public, "r").await.expect("joins"));
+    }
+    let (status, text) = refused_join(bed.public, "r").await;
+    assert_eq!(status, 503);
+    assert!(text.starts_with("this gateway holds as many"), "{text}");
+    let mut dropped = 0;
+    for _ in 0..6 {
+        let mut stream = TcpStream::connect(bed.public).await.expect("connects");
+        let request = b"HEAD / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
+        let _ = stream.write_all(request).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        dropped += usize::from(answer.is_empty());
+    }
+    assert!(dropped > 0, "an address may connect without end");
+    for socket in &mut held {
+        echo(socket, "held").await;
     }
 }
 

@@ -71,8 +71,8 @@ struct Arguments {
     /// Connections that a client address may open at once, when clients connect directly.
     #[arg(long, env = "HEMICYCLE_CONNECTION_BURST", default_value = "2000")]
     connection_burst: String,
-    /// Connections, and WebSockets, held at once; a WebSocket takes about 30 KiB, with TLS on the
-    /// public side about 55 KiB.
+    /// Connections, and WebSockets, held at once; a WebSocket takes about 30 KiB, and more with
+    /// TLS on the public side.
     #[arg(long, env = "HEMICYCLE_CONNECTIONS_MAX", default_value = "8000")]
     connections_max: String,
     /// Seconds without a byte from a client after which its WebSocket is closed.

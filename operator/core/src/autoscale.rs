@@ -56,6 +56,8 @@ pub struct ScaleReport {
     pub wish: u32,
     /// Needed without regard to `nodes_max`: more than `nodes_max` means too small a bound.
     pub wish_unbounded: u32,
+    /// The highest wish of the window: what the load has asked for lately.
+    pub needed: u32,
     /// Wanted after waiting and freezing.
     pub wanted: u32,
     /// Serving, starting or silent.
@@ -95,6 +97,7 @@ pub fn plan_scale(
     memory.remember(report.wish, now);
 
     let settled = memory.highest().clamp(capacity.nodes_min, capacity.nodes_max);
+    report.needed = settled;
     let shrinking = settled < report.present;
     let unseen_ms = memory.unseen_ms(now);
     report.wanted = if shrinking && (!report.frozen_by.is_empty() || unseen_ms > 0) {

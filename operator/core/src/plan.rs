@@ -45,8 +45,8 @@ pub fn plan(world: &World, policy: &Policy, now: Timestamp) -> (Plan, PlanReport
         drain::plan_sovereignty(&view, &mut draft);
         repair::plan_repair(&view, &mut draft);
         drain::plan_drain(&view, &mut draft);
-        let surge = rollout::plan_rollout(&view, &mut draft, scale.wanted);
-        plan_size(&view, &mut draft, &scale, surge, &mut ordinal);
+        let wanted = rollout::plan_rollout(&view, &mut draft, &scale);
+        plan_size(&view, &mut draft, &scale, wanted, &mut ordinal);
         plan_pods(&view, &mut draft);
     }
     let Draft { plan, stages, .. } = draft;
@@ -54,12 +54,12 @@ pub fn plan(world: &World, policy: &Policy, now: Timestamp) -> (Plan, PlanReport
     (plan, PlanReport { stages, gate, scale, scale_memory, ordinal_high_water })
 }
 
-/// Makes or empties media nodes until `scale.wanted + surge` are there.
+/// Makes or empties media nodes until `wanted` are there.
 fn plan_size(
     view: &View<'_>,
     draft: &mut Draft,
     scale: &ScaleReport,
-    surge: u32,
+    wanted: u32,
     ordinal: &mut u64,
 ) {
     draft.open(Stage::Scale);
@@ -73,7 +73,6 @@ fn plan_size(
     let leaving = leaving_soon.count() as u32;
     let counted = view.fleet().filter(|(name, _, standing)| draft.counts(name, standing)).count();
     let present = (counted as u32).saturating_sub(leaving);
-    let wanted = scale.wanted + surge;
     if present < wanted {
         grow(view, draft, (wanted - present).saturating_sub(backoff), ordinal);
         if scale.wish_unbounded > view.policy.capacity.nodes_max {

@@ -5,6 +5,7 @@
 //! old ones go on serving.
 
 use crate::{
+    autoscale::ScaleReport,
     draft::{Draft, View},
     drain,
     fleet::Standing,
@@ -16,9 +17,8 @@ use crate::{
 /// Media nodes above the wanted number while old ones are replaced.
 pub const SURGE: u32 = 1;
 
-/// Takes the next step of a roll-out. `needed` is how many media nodes the load asks for. Returns
-/// how many media nodes above that are wanted meanwhile.
-pub(crate) fn plan_rollout(view: &View<'_>, draft: &mut Draft, needed: u32) -> u32 {
+/// Takes the next step of a roll-out. Returns how many media nodes are wanted meanwhile.
+pub(crate) fn plan_rollout(view: &View<'_>, draft: &mut Draft, scale: &ScaleReport) -> u32 {
     draft.open(Stage::Rollout);
     let outdated: Vec<(&MediaNodeName, &MediaNodeSeen)> = view
         .fleet()
@@ -33,17 +33,18 @@ pub(crate) fn plan_rollout(view: &View<'_>, draft: &mut Draft, needed: u32) -> u
         }
     }
     if living.is_empty() {
-        return 0;
+        return scale.wanted;
     }
-    plan_next(view, draft, &living, needed);
-    SURGE
+    plan_next(view, draft, &living, scale);
+    // A fleet that may not shrink now has its spare one already.
+    scale.wanted.max(scale.needed + SURGE)
 }
 
 fn plan_next(
     view: &View<'_>,
     draft: &mut Draft,
     outdated: &[(&MediaNodeName, &MediaNodeSeen)],
-    needed: u32,
+    scale: &ScaleReport,
 ) {
     let Some(name) = drain::victim(view, outdated.iter().copied()) else {
         if let Some((name, _)) = outdated.first() {
@@ -55,6 +56,9 @@ fn plan_next(
         return;
     };
     let step = format!("replace media node {name}");
+    if let Some(silent) = scale.frozen_by.first() {
+        return draft.hold(step, WaitingOn::FreshReport(silent.clone()));
+    }
     let under_way = view.fleet().find(|(_, seen, standing)| {
         **standing == Standing::Emptying && seen.drain_cause == Some(DrainCause::Rollout)
     });
@@ -67,7 +71,7 @@ fn plan_next(
             **standing == Standing::Serving && draft.counts(name, standing)
         })
         .count();
-    if serving > needed as usize {
+    if serving > scale.needed as usize {
         return draft.drain(view, name, DrainCause::Rollout);
     }
     let starting = view.fleet().find(|(name, seen, standing)| {

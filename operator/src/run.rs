@@ -22,7 +22,7 @@ use crate::{
     api_client,
     config::Config,
     fleet::Fleet,
-    lease::{Contender, Standing, holding::Acknowledged},
+    lease::{Candidacy, Contender, Standing, holding::Acknowledged},
     metrics::Metrics,
     pki::{store, trust::TrustStore},
     placer,
@@ -64,15 +64,14 @@ pub async fn run(config: Arc<Config>, stop: CancellationToken) -> anyhow::Result
     let identity = format!("{}_{:016x}", config.pod_name, rand_u64());
     let (epoch_seen, epoch_receiver) = watch::channel(0);
     let acknowledged = Arc::new(Acknowledged::default());
-    let (contender, standing) = Contender::new(
-        client.clone(),
-        &config.namespace,
-        &config.lease_name,
-        &identity,
-        Duration::from_secs(config.lease_seconds.into()),
-        epoch_receiver,
-        acknowledged.clone(),
-    );
+    let candidacy = Candidacy {
+        namespace: config.namespace.clone(),
+        lease: config.lease_name.clone(),
+        identity: identity.clone(),
+        duration: Duration::from_secs(config.lease_seconds.into()),
+    };
+    let (contender, standing) =
+        Contender::new(client.clone(), candidacy, epoch_receiver, acknowledged.clone());
     let leadership = Arc::new(Leadership::new(standing, config.replicas));
     let fleet = Arc::new(Fleet::new(
         trust.clone(),

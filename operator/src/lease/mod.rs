@@ -44,6 +44,19 @@ pub enum LeaseError {
     Refused(#[source] kube::Error),
 }
 
+/// Which Lease, and under which name.
+#[derive(Clone, Debug)]
+pub struct Candidacy {
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Name of the Lease.
+    pub lease: String,
+    /// Unique to this process.
+    pub identity: String,
+    /// How long an unchanged Lease is left alone.
+    pub duration: Duration,
+}
+
 /// Contends for one Lease until told to stop.
 pub struct Contender {
     api: Api<Lease>,
@@ -58,26 +71,24 @@ pub struct Contender {
 }
 
 impl Contender {
-    /// A contender for the Lease `name` in `namespace` under an `identity` unique to this process.
-    /// `epoch_seen` carries the highest epoch that any media node or replica has shown us.
+    /// A contender for a Lease. `epoch_seen` carries the highest epoch that any media node or replica
+    /// has shown us.
     #[must_use]
     pub fn new(
         client: Client,
-        namespace: &str,
-        name: &str,
-        identity: &str,
-        duration: Duration,
+        candidacy: Candidacy,
         epoch_seen: watch::Receiver<u64>,
         acknowledged: Arc<holding::Acknowledged>,
     ) -> (Self, watch::Receiver<Standing>) {
         let (standing, receiver) = watch::channel(Standing::Following);
+        let Candidacy { namespace, lease, identity, duration } = candidacy;
         let contender = Self {
-            api: Api::namespaced(client, namespace),
-            name: name.to_owned(),
-            identity: identity.to_owned(),
+            api: Api::namespaced(client, &namespace),
+            name: lease,
+            election: Election::new(identity.clone(), duration),
+            identity,
             duration,
             start: Instant::now(),
-            election: Election::new(identity, duration),
             standing,
             epoch_seen,
             acknowledged,

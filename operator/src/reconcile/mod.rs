@@ -137,6 +137,7 @@ async fn reconcile_one(
     let world =
         fetch::world(context, cluster, &observed, &policy.template_hash, seen::timestamp(now));
     let (plan, report) = plan::plan(&world, &policy, seen::timestamp(now));
+    tracing::debug!(tenant, scale = ?report.scale, steps = ?plan.steps, "planned");
     context.remember(&tenant, |memory| memory.scale = report.scale_memory.clone());
 
     show_fleet(context, &policy, &observed, &world, &report);

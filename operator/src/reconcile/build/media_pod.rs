@@ -56,7 +56,8 @@ pub fn media_pod(workload: &Workload, pod: &MediaPod) -> Option<Manifest> {
 #[must_use]
 pub fn template_hash(workload: &Workload) -> String {
     let anybody = MediaPod { name: "media-node".to_owned(), owner: workload.owner.clone() };
-    let spec = pod_spec(workload, &anybody);
+    // How long a pod may take to end is no reason to replace it.
+    let spec = pod_spec(&Workload { drain_seconds: 0, ..workload.clone() }, &anybody);
     let text = json!([spec, workload.media.labels, workload.media.annotations]).to_string();
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -241,6 +241,8 @@ fn a_template_is_outdated_by_what_is_in_it_and_by_nothing_else() {
     let mut gateway = workload();
     gateway.gateway.replicas = 5;
     assert_eq!(before, template_hash(&gateway));
+    let drain = Workload { drain_seconds: 7, ..workload() };
+    assert_eq!(before, template_hash(&drain), "a longer patience is no roll-out");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, Reliability};
 use str0m::media::{Direction, MediaKind, Mid};
 
+use crate::config::RtxCache;
 use crate::downlink::Downlink;
 use crate::ids::TrackSlot;
 use crate::sdp;
@@ -18,6 +19,10 @@ use crate::transport::{DataKind, Transport, TransportError};
 /// Media sections per subscriber. Each costs CPU on every packet (reference/media-engine.md §1)
 /// and browsers slow down beyond a few hundred; tracks beyond it wait for a section.
 pub(crate) const SECTIONS_MAX: usize = 300;
+
+/// Share of a stream that may be retransmissions before old requests are dropped: at a tenth of
+/// all packets lost, requests and repairs themselves included, a fifth is needed.
+const RTX_SHARE_MAX: f32 = 0.4;
 
 /// What a section is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +42,8 @@ pub(crate) struct Section {
     used: Use,
     /// The client has accepted it.
     agreed: bool,
+    /// Its retransmission cache was set.
+    cached: bool,
     identity: (String, String),
     pub(crate) downlink: Downlink,
 }
@@ -189,6 +196,7 @@ impl Subscriber {
                     kind: track.kind,
                     used: Use::Carrying(track.track),
                     agreed: false,
+                    cached: false,
                     identity: (stream, id),
                     downlink: Downlink::new(track.kind),
                 });
@@ -219,7 +227,12 @@ impl Subscriber {
     }
 
     /// Takes the answer to the open offer; an answer to an older one is ignored.
-    pub(crate) fn answer(&mut self, text: &str, id: u32) -> Result<(), NegotiationError> {
+    pub(crate) fn answer(
+        &mut self,
+        text: &str,
+        id: u32,
+        cache: RtxCache,
+    ) -> Result<(), NegotiationError> {
         if id != 0 && id != self.offer_id {
             return Ok(());
         }
@@ -239,6 +252,13 @@ impl Subscriber {
                 Use::Carrying(_) if !section.agreed => {
                     section.agreed = true;
                     section.downlink.restart();
+                    let mut api = self.transport.rtc.direct_api();
+                    if let (Kind::Video, false, Some(stream)) =
+                        (section.kind, section.cached, api.stream_tx_by_mid(section.mid, None))
+                    {
+                        section.cached = true;
+                        stream.set_rtx_cache(cache.packets, cache.age, Some(RTX_SHARE_MAX));
+                    }
                 }
                 _ => {}
             }

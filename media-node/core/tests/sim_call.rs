@@ -228,9 +228,11 @@ fn a_lost_websocket_costs_no_media() {
     let participant_sid = world.clients[bob].sid.clone();
     let claims = Box::new(claims("bob"));
     world.command(Command::Resume { connection: next, room: room(), participant_sid, claims });
-    let first = world.clients[bob].signals.iter().rev().find(|signal| {
-        matches!(signal, signal_response::Message::Reconnect(_))
-    });
+    let first = world.clients[bob]
+        .signals
+        .iter()
+        .rev()
+        .find(|signal| matches!(signal, signal_response::Message::Reconnect(_)));
     assert!(first.is_some());
     world.clients[bob].restart_ice();
     world.run(SECONDS(5));

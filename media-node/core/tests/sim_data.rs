@@ -52,10 +52,10 @@ fn everyone_else_gets_it_with_its_true_sender() {
             assert_eq!(packet.participant_identity, "ada");
             assert_eq!(packet.participant_sid, world.clients[0].sid);
             let Some(Value::User(user)) = packet.value else { panic!("a user packet") };
-            assert_eq!((user.payload.as_slice(), user.participant_identity.as_str()), (
-                b"hello".as_slice(),
-                "ada"
-            ));
+            assert_eq!(
+                (user.payload.as_slice(), user.participant_identity.as_str()),
+                (b"hello".as_slice(), "ada")
+            );
         }
     }
 }

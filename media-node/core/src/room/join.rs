@@ -72,7 +72,7 @@ impl Room {
         let grant = claims.video.clone().unwrap_or_default();
         let mut attributes = claims.attributes.clone();
         attributes.extend(client.attributes.iter().cloned());
-        let pause_allowed = client.subscriber_allow_pause.unwrap_or(true);
+        let pause_allowed = client.subscriber_allow_pause.unwrap_or(false);
         let participant = Participant {
             sid: ctx.random.id("PA_"),
             identity: Private::new(claims.identity.clone()),

@@ -22,6 +22,9 @@ use crate::track::Kind;
 /// Less quality is asked of a publisher only when nobody has wanted more for so long: users flip
 /// between layouts (LiveKit `video.dynacast_pause_delay`).
 const LESS_AFTER: Duration = Duration::from_secs(5);
+/// The estimator looks for at least so much: a probe sets the estimate to what was probed, so
+/// looking only for what is sent now would hold the estimate down when more is wished for later.
+const DESIRED_BPS_MIN: u64 = 4_000_000;
 /// What an audio track is taken to cost a downlink, in bits per second.
 const AUDIO_BPS: u64 = 40_000;
 
@@ -130,10 +133,11 @@ impl Room {
         };
         let allocation = one.allocator.allocate(ctx.now, one.budget_bps, audio_bps, &demands);
         if ctx.config.bandwidth_estimation && !demands.is_empty() {
-            let desired = Bitrate::from(allocation.desired_bps.max(100_000) * 11 / 10);
-            if one.desired_bps.abs_diff(allocation.desired_bps) > allocation.desired_bps / 10 {
-                one.desired_bps = allocation.desired_bps;
-                one.subscriber.parts().0.rtc.bwe().set_bitrate(Bitrate::ZERO, desired);
+            let desired = (allocation.desired_bps * 2).max(DESIRED_BPS_MIN);
+            if one.desired_bps.abs_diff(desired) > desired / 10 {
+                one.desired_bps = desired;
+                let bwe = one.subscriber.parts().0;
+                bwe.rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::from(desired));
             }
         }
         let mut states = Vec::new();

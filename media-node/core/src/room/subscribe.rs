@@ -96,7 +96,7 @@ impl Room {
         let Some(one) = self.participants.get_mut(slot) else {
             return;
         };
-        match one.subscriber.answer(&answer.sdp, answer.id) {
+        match one.subscriber.answer(&answer.sdp, answer.id, ctx.config.rtx_cache) {
             Ok(()) => {}
             Err(NegotiationError::Malformed) => {
                 return self.protocol_error(ctx, slot, "the answer is not SDP");

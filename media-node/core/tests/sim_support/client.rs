@@ -361,6 +361,9 @@ impl Client {
                 let Some(stream) = api.stream_tx_by_mid(mid, rid) else {
                     continue;
                 };
+                if source.frames == 0 {
+                    stream.set_rtx_cache(1_024, Duration::from_secs(3), None);
+                }
                 for (sequence, timestamp, marker, payload) in source.frame() {
                     let write = RtpWrite::new(96.into(), sequence.into(), timestamp, now, payload);
                     stream.write_rtp(write.marker(marker).nackable(true));

@@ -4,6 +4,7 @@
 //! belongs there for good. Invariant: before that message a connection costs one task and
 //! [`FIRST_FRAME_MAX`], and everything about it is bounded in size and time.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +21,8 @@ use crate::shard::{ShardCommand, ShardHandle, TCP_FRAMES_MAX};
 
 /// Connections at once; a participant has one or two.
 const CONNECTIONS_MAX: usize = 4_096;
+/// Ufrags remembered: two connections of each participant, several times as many as fit a node.
+const UFRAGS_MAX: usize = 65_536;
 /// A first frame is a STUN binding request; 1,500 bytes hold any.
 const FIRST_FRAME_MAX: usize = 1_500;
 /// The first frame must come within this time.
@@ -87,13 +90,40 @@ async fn carry(stream: TcpStream, source: SocketAddr, destination: SocketAddr, n
     let _ = shard.send_patiently(ShardCommand::TcpClosed { source, destination }).await;
 }
 
-/// The shard in the ufrag's first two hexadecimal digits; the core writes them there.
-fn shard_of<'a>(node: &'a Node, ufrag: &str) -> Option<&'a ShardHandle> {
-    if let [only] = node.shards.as_slice() {
-        return Some(only);
+/// Which shard gave out which ufrag, learnt from the descriptions it sends. A user name that is
+/// not here belongs to nobody.
+#[derive(Default)]
+pub struct Ufrags {
+    shards: BTreeMap<String, usize>,
+    order: VecDeque<String>,
+}
+
+impl Ufrags {
+    /// Learns from an offer or answer of `shard`; forgets the oldest beyond [`UFRAGS_MAX`].
+    pub fn learn(&mut self, sdp: &str, shard: usize) {
+        let Some(ufrag) = sdp.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:")) else {
+            return;
+        };
+        let ufrag = ufrag.trim_end().to_owned();
+        if self.shards.insert(ufrag.clone(), shard).is_none() {
+            self.order.push_back(ufrag);
+        }
+        if self.order.len() > UFRAGS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.shards.remove(&oldest);
+        }
     }
-    let index = usize::from_str_radix(ufrag.get(..2)?, 16).ok()?;
-    node.shards.get(index)
+
+    /// The shard that gave it out.
+    pub fn shard(&self, ufrag: &str) -> Option<usize> {
+        self.shards.get(ufrag).copied()
+    }
+}
+
+fn shard_of<'a>(node: &'a Node, ufrag: &str) -> Option<&'a ShardHandle> {
+    let shard = node.ufrags().shard(ufrag)?;
+    node.shards.get(shard)
 }
 
 /// One frame: a length of two bytes, then that many (RFC 4571 §2).
@@ -169,6 +199,19 @@ mod tests {
     fn the_ufrag_is_found_behind_other_attributes() {
         assert_eq!(local_ufrag(&binding("03abcd:theirs")), Some("03abcd"));
         assert_eq!(local_ufrag(&binding("no colon")), None);
+    }
+
+    #[test]
+    fn ufrags_are_learnt_from_descriptions_and_bounded() {
+        let mut ufrags = Ufrags::default();
+        ufrags.learn("v=0\r\nm=audio\r\na=ice-ufrag:first\r\na=ice-ufrag:first\r\n", 3);
+        ufrags.learn("v=0\r\n", 1);
+        assert_eq!((ufrags.shard("first"), ufrags.shard("other")), (Some(3), None));
+        for number in 0..=UFRAGS_MAX {
+            ufrags.learn(&format!("a=ice-ufrag:{number}\r\n"), 0);
+        }
+        assert_eq!(ufrags.shard("first"), None);
+        assert_eq!(ufrags.order.len(), ufrags.shards.len());
     }
 
     #[test]

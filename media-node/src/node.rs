@@ -13,6 +13,7 @@ use rand::Rng;
 use tokio::sync::{Notify, mpsc};
 
 use crate::config::Config;
+use crate::ice_tcp::Ufrags;
 use crate::keys::{Keys, unix_millis};
 use crate::rooms::{Admission, Happened, Refusal, Rooms};
 use crate::shard::{ShardCommand, ShardEvent, ShardFull, ShardHandle};
@@ -28,6 +29,7 @@ pub struct Node {
     pub changed: Notify,
     pub counters: Counters,
     rooms: Mutex<Rooms>,
+    ufrags: Mutex<Ufrags>,
     next_connection: AtomicU64,
 }
 
@@ -82,6 +84,7 @@ impl Node {
             changed: Notify::new(),
             counters: Counters::default(),
             rooms,
+            ufrags: Mutex::default(),
             next_connection: AtomicU64::new(1),
         }
     }
@@ -89,6 +92,11 @@ impl Node {
     /// The directory, locked. A panic while it was held left it whole: its functions do not panic.
     pub fn rooms(&self) -> MutexGuard<'_, Rooms> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who gave out which ufrag, locked.
+    pub fn ufrags(&self) -> MutexGuard<'_, Ufrags> {
+        self.ufrags.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A number no other connection of this process has.

@@ -87,6 +87,13 @@ impl Config {
                 allowed: "a directory, or control_address `off` as well",
             });
         }
+        if control_address.is_some() && from.given_empty("advertised_addresses") {
+            // The operator has not written it yet; the kubelet starts the container again.
+            return Err(ConfigError::Missing {
+                field: "advertised_addresses",
+                allowed: "IP addresses separated by commas",
+            });
+        }
         let shards = from.shards(cpus)?;
         let udp_port_first = from.number("udp_port_first", 0, 65_535)? as u16;
         if udp_port_first != 0 && usize::from(udp_port_first) + shards > 65_536 {

@@ -71,8 +71,8 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "advertised_addresses",
-        "",
-        "IPs clients are told, at most one per media address; empty: the media addresses",
+        "local",
+        "IPs clients are told, at most one per media address; `local`: the media addresses",
     ),
     setting("udp_port_first", "50000", "UDP port of shard 0; shard n has this port plus n"),
     setting("tcp_port", "7883", "port for media over TCP; `off`: none"),

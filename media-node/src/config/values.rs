@@ -33,6 +33,11 @@ impl<'a> Lookup<'a> {
         default.to_owned()
     }
 
+    /// Somebody meant to give it and gave nothing.
+    pub(super) fn given_empty(&self, field: &'static str) -> bool {
+        self.given.values.get(field).is_some_and(|value| value.trim().is_empty())
+    }
+
     pub(super) fn refused(&self, field: &'static str, allowed: &'static str) -> ConfigError {
         ConfigError::Value { field, value: self.text(field), allowed }
     }

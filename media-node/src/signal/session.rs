@@ -117,9 +117,22 @@ impl Session {
 
     async fn forward(&self, socket: &mut WebSocket, message: ToClient) -> Result<(), Ending> {
         match message {
-            ToClient::Message(message) => self.send(socket, *message).await,
+            ToClient::Message(message) => {
+                self.learn_ufrag(&message);
+                self.send(socket, *message).await
+            }
             ToClient::Close(reason) => Err(ending_of(reason)),
         }
+    }
+
+    /// Media over TCP finds its shard by the ufrags that the shard's descriptions name.
+    fn learn_ufrag(&self, message: &signal_response::Message) {
+        let (signal_response::Message::Offer(description)
+        | signal_response::Message::Answer(description)) = message
+        else {
+            return;
+        };
+        self.node.ufrags().learn(&description.sdp, self.shard.index);
     }
 
     async fn receive(&mut self, socket: &mut WebSocket, message: Message) -> Result<(), Ending> {

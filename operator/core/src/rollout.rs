@@ -22,7 +22,9 @@ pub(crate) fn plan_rollout(view: &View<'_>, draft: &mut Draft, scale: &ScaleRepo
     draft.open(Stage::Rollout);
     let outdated: Vec<(&MediaNodeName, &MediaNodeSeen)> = view
         .fleet()
-        .filter(|(name, seen, standing)| draft.counts(name, standing) && view.is_outdated(seen))
+        .filter(|(name, seen, standing)| {
+            draft.counts(name, standing) && !draft.is_touched(name) && view.is_outdated(seen)
+        })
         .map(|(name, seen, _)| (name, seen))
         .collect();
     let (unborn, living): (Vec<_>, Vec<_>) =

@@ -1,0 +1,186 @@
+//! Packets of a headless session: what goes out in time, what comes in and is weighed.
+//!
+//! Runs both transports once per wake-up. Decides nothing about signalling except that a dead
+//! transport means to join again. Invariant: a transport is drained after whatever was written.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use livekit_contract::proto::{self, data_packet};
+use prost::Message;
+use str0m::rtp::RtpPacket;
+use str0m::{Event, IceConnectionState};
+
+use super::super::HeadlessError;
+use super::super::ledger::{Arrival, TrackKey};
+use super::super::media;
+use super::super::participant::{Data, lock};
+use super::{Session, Transports};
+
+impl Session {
+    /// One turn: read, write what is due, act on events.
+    pub(super) fn flow(&mut self) -> Result<(), HeadlessError> {
+        let Some(both) = &mut self.transports else { return Ok(()) };
+        both.subscriber.receive()?;
+        both.publisher.receive()?;
+        self.send_media()?;
+        let now = Instant::now();
+        let Some(both) = &mut self.transports else { return Ok(()) };
+        for transport in [&mut both.publisher, &mut both.subscriber] {
+            transport.tick(now)?;
+        }
+        let (publisher, subscriber) = (both.publisher.take_events(), both.subscriber.take_events());
+        self.on_publisher_events(publisher)?;
+        self.on_subscriber_events(subscriber)
+    }
+
+    fn send_media(&mut self) -> Result<(), HeadlessError> {
+        let Some(both) = &mut self.transports else { return Ok(()) };
+        if !both.publisher.rtc.is_connected() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let (mut wrote, mut sent) = (false, 0);
+        for publication in &mut self.publications {
+            publication.start(&mut both.publisher.rtc, now);
+            let before = publication.packets;
+            if let Some(lateness) = publication.send(&mut both.publisher.rtc, now) {
+                lock(&self.shared.totals).lateness.add(lateness);
+                wrote = true;
+            }
+            sent += publication.packets - before;
+        }
+        if wrote {
+            both.publisher.touch();
+            let mut totals = lock(&self.shared.totals);
+            totals.packets_sent += sent;
+            totals.send_blocked = both.publisher.send_blocked + both.subscriber.send_blocked;
+        }
+        Ok(())
+    }
+
+    fn on_publisher_events(&mut self, events: Vec<Event>) -> Result<(), HeadlessError> {
+        for event in events {
+            match event {
+                Event::Connected => self.check_connected(),
+                Event::KeyframeRequest(request) => {
+                    for publication in &mut self.publications {
+                        if publication.mid == Some(request.mid) {
+                            publication.on_keyframe_request(&request);
+                        }
+                    }
+                }
+                Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
+                    return Err(HeadlessError::Media("publisher transport died".to_owned()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn on_subscriber_events(&mut self, events: Vec<Event>) -> Result<(), HeadlessError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let mut received = 0;
+        for event in events {
+            match event {
+                Event::Connected => self.check_connected(),
+                Event::RtpPacket(packet) => {
+                    received += 1;
+                    self.on_packet(now, &packet);
+                }
+                Event::ChannelData(message) => self.on_data(&message.data),
+                Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
+                    return Err(HeadlessError::Media("subscriber transport died".to_owned()));
+                }
+                _ => {}
+            }
+        }
+        lock(&self.shared.totals).packets_received += received;
+        Ok(())
+    }
+
+    /// Joined means both transports are connected.
+    fn check_connected(&mut self) {
+        let Some(both) = &mut self.transports else { return };
+        let ready = both.publisher.rtc.is_connected() && both.subscriber.rtc.is_connected();
+        if ready && !both.connected {
+            both.connected = true;
+            self.on_connected();
+        }
+    }
+
+    fn on_packet(&mut self, now: Instant, packet: &RtpPacket) {
+        if packet.payload.is_empty() {
+            return;
+        }
+        let Some((sid, key)) = self.track_of(packet) else { return };
+        let arrival = Arrival {
+            now,
+            ssrc: *packet.header.ssrc,
+            sequence: *packet.seq_no,
+            bytes: packet.payload.len(),
+            marker: packet.header.marker,
+            trailer: media::read(&packet.payload),
+        };
+        let kind = key.kind;
+        let mut ledger = lock(&self.shared.ledger);
+        let track = ledger.tracks.entry(key).or_default();
+        if track.sid != sid {
+            track.sid = sid;
+        }
+        track.on_packet(&arrival, kind);
+    }
+
+    fn track_of(&mut self, packet: &RtpPacket) -> Option<(String, TrackKey)> {
+        let Transports { subscriber, sections, .. } = self.transports.as_mut()?;
+        let mut api = subscriber.rtc.direct_api();
+        let mid = api.stream_rx(&packet.header.ssrc).map(|stream| stream.mid())?;
+        if let Some(found) = self.keys.get(&mid) {
+            return Some(found.clone());
+        }
+        let sid = sections.get(&*mid)?;
+        let key = self.known.get(sid)?;
+        self.keys.insert(mid, (sid.clone(), key.clone()));
+        self.keys.get(&mid).cloned()
+    }
+
+    #[allow(deprecated, reason = "other fields of the same messages are what SDKs still fill")]
+    fn on_data(&mut self, bytes: &[u8]) {
+        let Ok(packet) = proto::DataPacket::decode(bytes) else { return };
+        let Some(data_packet::Value::User(user)) = packet.value else { return };
+        let identity = packet.participant_identity;
+        let data = Data { identity, topic: user.topic, payload: user.payload };
+        let full = self.data.as_ref().is_some_and(|queue| queue.try_send(data).is_err());
+        self.shared.queue_full.fetch_add(u64::from(full), Ordering::Relaxed);
+    }
+
+    pub(super) fn send_data(&mut self, payload: Vec<u8>, reliable: bool, to: Vec<String>) {
+        let Some(both) = &mut self.transports else { return };
+        let mut packet = proto::DataPacket {
+            destination_identities: to,
+            value: Some(data_packet::Value::User(proto::UserPacket {
+                payload,
+                ..Default::default()
+            })),
+            ..Default::default()
+        };
+        let channel = if reliable {
+            self.data_sequence += 1;
+            packet.sequence = self.data_sequence;
+            both.reliable
+        } else {
+            both.lossy
+        };
+        let bytes = packet.encode_to_vec();
+        let sent = match both.publisher.rtc.channel(channel) {
+            Some(mut channel) => channel.write(true, &bytes).unwrap_or(false),
+            None => false,
+        };
+        self.shared.queue_full.fetch_add(u64::from(!sent), Ordering::Relaxed);
+        both.publisher.touch();
+    }
+}

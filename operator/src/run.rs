@@ -37,6 +37,18 @@ const TRUST_EVERY: Duration = Duration::from_secs(2);
 /// a new CA is only announced.
 const TRUST_ROUNDS: u32 = 30;
 
+/// What all parts share.
+struct Parts {
+    config: Arc<Config>,
+    client: Client,
+    metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
+    trust: Arc<TrustStore>,
+    watches: Watches,
+    identity: String,
+    stop: CancellationToken,
+}
+
 /// Runs the operator until `stop`.
 ///
 /// # Errors
@@ -47,21 +59,28 @@ pub async fn run(config: Arc<Config>, stop: CancellationToken) -> anyhow::Result
     let readiness = Arc::new(Readiness::default());
     let client = api_client::client(kube_config, metrics.clone(), readiness.clone())
         .context("the API server's configuration cannot be used")?;
-    let listener = TcpListener::bind(config.placer_listen_address)
-        .await
-        .with_context(|| format!("cannot listen on {}", config.placer_listen_address))?;
+    let address = config.placer_listen_address;
+    let bound = TcpListener::bind(address).await;
+    let listener = bound.with_context(|| format!("cannot listen on {address}"))?;
     let admin = tokio::spawn(admin::serve(
         config.admin_address,
         readiness.clone(),
         metrics.clone(),
         stop.clone().cancelled_owned(),
     ));
-
     let watches = Watches::start(&client, &stop);
     let trust = Arc::new(TrustStore::default());
     tokio::spawn(learn_trust(client.clone(), trust.clone(), watches.clone(), stop.clone()));
-
     let identity = format!("{}_{:016x}", config.pod_name, rand_u64());
+    let parts = Parts { config, client, metrics, readiness, trust, watches, identity, stop };
+    lead_or_follow(parts, listener).await?;
+    admin.await.context("the admin listener ended badly")??;
+    Ok(())
+}
+
+/// Contends for the Lease, serves gateways, and works while it leads.
+async fn lead_or_follow(parts: Parts, listener: TcpListener) -> anyhow::Result<()> {
+    let Parts { config, client, metrics, readiness, trust, watches, identity, stop } = parts;
     let (epoch_seen, epoch_receiver) = watch::channel(0);
     let acknowledged = Arc::new(Acknowledged::default());
     let candidacy = Candidacy {
@@ -95,33 +114,18 @@ pub async fn run(config: Arc<Config>, stop: CancellationToken) -> anyhow::Result
         epoch_seen,
         identity: identity.clone(),
     };
-    let placer = tokio::spawn(placer::serve(
-        listener,
-        trust.clone(),
-        service,
-        metrics.clone(),
-        stop.clone(),
-    ));
+    let serving = placer::serve(listener, trust.clone(), service, metrics.clone(), stop.clone());
+    let placer = tokio::spawn(serving);
     readiness.placer_listens.store(true, Ordering::Relaxed);
 
-    let reporter =
-        Reporter { controller: "hemicycle-operator".into(), instance: Some(identity.clone()) };
-    let terms = Terms {
-        recorder: Recorder::new(client.clone(), reporter),
-        client,
-        config,
-        metrics,
-        trust,
-        fleet,
-        leadership,
-        watches,
-    };
+    let reporter = Reporter { controller: "hemicycle-operator".into(), instance: Some(identity) };
+    let recorder = Recorder::new(client.clone(), reporter);
+    let terms = Terms { client, config, recorder, metrics, trust, fleet, leadership, watches };
     let leading = tokio::spawn(terms.follow(stop.clone()));
     contender.run(stop.clone()).await;
     stop.cancel();
     leading.await.context("the supervision of terms ended badly")?;
     placer.await.context("the placer ended badly")??;
-    admin.await.context("the admin listener ended badly")??;
     Ok(())
 }
 
@@ -192,6 +196,7 @@ impl Terms {
             epoch,
             watches: self.watches.clone(),
             memory: std::sync::Mutex::default(),
+            clock: Timestamp::now,
         }
     }
 }

@@ -59,13 +59,18 @@ pub struct Context {
     pub watches: Watches,
     /// By tenant.
     pub memory: Mutex<BTreeMap<String, Memory>>,
+    /// The wall clock.
+    pub clock: Clock,
 }
+
+/// Where the time comes from: the system, save in tests that let hours pass.
+pub type Clock = fn() -> Timestamp;
 
 impl Context {
     /// The wall clock, for certificates, plans and transition times.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        Timestamp::now()
+        (self.clock)()
     }
 
     /// Refuses to go on when the Lease is not certainly ours any more.

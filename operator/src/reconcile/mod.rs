@@ -9,6 +9,7 @@ pub mod credentials;
 pub mod error;
 pub mod fetch;
 pub mod objects;
+pub mod scopes;
 pub mod seen;
 pub mod status;
 pub mod steps;
@@ -67,6 +68,10 @@ type Guarded = DeserializeGuard<MeetingCluster>;
 
 /// Runs the controller until dropped.
 pub async fn run(context: Arc<Context>) {
+    tokio::join!(control(context.clone()), scopes::run(context));
+}
+
+async fn control(context: Arc<Context>) {
     let client = || context.client.clone();
     let ours = format!("{}={}", MANAGED_BY.0, MANAGED_BY.1);
     let media_pods =
@@ -110,7 +115,11 @@ async fn reconcile(guard: Arc<Guarded>, context: Arc<Context>) -> Result<Action,
     outcome
 }
 
-async fn reconcile_one(
+/// Brings one meeting cluster one step nearer to what is wanted.
+///
+/// # Errors
+/// The first read or write that fails.
+pub async fn reconcile_one(
     context: &Context,
     cluster: &MeetingCluster,
 ) -> Result<Action, ReconcileError> {

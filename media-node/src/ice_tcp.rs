@@ -57,8 +57,8 @@ async fn carry(stream: TcpStream, source: SocketAddr, destination: SocketAddr, n
     let _ = stream.set_nodelay(true);
     let (mut reader, writer) = stream.into_split();
     let first = timeout(FIRST_FRAME_WITHIN, read_frame(&mut reader, FIRST_FRAME_MAX)).await;
-    if matches!(&first, Ok(Err(_))) {
-        // Browsers open every candidate and close those they do not need.
+    if !matches!(&first, Ok(Ok(_))) {
+        // Browsers open every candidate and use one.
         return;
     }
     let shard = match &first {

@@ -103,6 +103,11 @@ impl Rooms {
     /// The shard of a room that somebody joins; with [`Admission::OnJoin`] the room comes to be on
     /// `shard`.
     pub fn join(&mut self, unix_ms: u64, room: &RoomKey, shard: usize) -> Result<usize, Refusal> {
+        if self.state == State::Stopping {
+            // Who was sent home must not come back here; a gateway asks the placer again.
+            let elsewhere = self.admission == Admission::Claimed;
+            return Err(if elsewhere { Refusal::NotHere } else { Refusal::Stopping });
+        }
         if let Some(home) = self.homes.get(room) {
             return Ok(home.shard);
         }
@@ -328,6 +333,7 @@ mod tests {
         assert_eq!(rooms.stop().len(), 2);
         rooms.undrain(3).unwrap();
         assert_eq!(rooms.state(), State::Stopping);
+        assert_eq!(rooms.join(0, &room("a"), 0), Err(Refusal::NotHere), "sent home for good");
     }
 
     #[test]

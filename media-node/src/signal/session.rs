@@ -26,6 +26,9 @@ const IDLE_MAX: Duration = Duration::from_secs(35);
 /// A frame that the client does not take for this long ends the connection.
 const WRITE_MAX: Duration = Duration::from_secs(10);
 
+/// How long a client may take to answer a close frame.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// Why a connection ends, as close code and text for the client.
 struct Ending {
     code: u16,
@@ -74,6 +77,9 @@ impl Session {
         }
         let frame = CloseFrame { code: ending.code, reason: ending.reason.into() };
         let _ = timeout(WRITE_MAX, socket.send(Message::Close(Some(frame)))).await;
+        // Closing over unread frames would reset the line and take the last Leave with it.
+        let rest = async { while let Some(Ok(_)) = socket.recv().await {} };
+        let _ = timeout(LINGER, rest).await;
         self.node.counters.websockets_open.fetch_sub(1, Ordering::Relaxed);
     }
 

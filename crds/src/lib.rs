@@ -3,6 +3,7 @@
 //! One file a kind. Types, defaults and the rules that the API server enforces; no decision and no
 //! I/O. The YAML beside this crate is generated from it (`crdgen`) and compared in the tests.
 #![deny(missing_docs)]
+#![allow(clippy::duplicated_attributes, reason = "each printer column names its type")]
 #![allow(
     unreachable_pub,
     reason = "KubeSchema's derive makes public copies of types inside functions"

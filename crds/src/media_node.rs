@@ -1,7 +1,7 @@
 //! `MediaNode`: one media-node pod, the process in it, and what it reports.
 //!
-//! Made and removed by the operator; a person reads it, and asks for a drain by annotation. Holds no
-//! list of rooms: rooms live on the media node and nowhere else.
+//! Made and removed by the operator; a person reads it, and asks for a drain by annotation. Holds
+//! no list of rooms: rooms live on the media node and nowhere else.
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -78,7 +78,7 @@ use crate::Condition;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.meetingCluster == oldSelf.meetingCluster")
-        .message("spec.meetingCluster cannot be changed: a media node belongs to one meeting cluster"),
+        .message("spec.meetingCluster cannot be changed: a media node belongs to one"),
     validation = Rule::new("oldSelf.desiredState != 'Retired' || self.desiredState == 'Retired'")
         .message("spec.desiredState cannot leave Retired: a retired media node does not come back")
 )]

@@ -1,5 +1,5 @@
-//! `QualificationScope`: a service on a declared, expiring, revocable scope, and how to recognise the
-//! Kubernetes nodes that lie in it.
+//! `QualificationScope`: a service on a declared, expiring, revocable scope, and how to recognise
+//! the Kubernetes nodes that lie in it.
 //!
 //! Cluster-scoped: tenants name a scope and cannot write one. It states a claim of its owner and
 //! proves nothing by itself.
@@ -15,8 +15,8 @@ use crate::Condition;
     group = "hemicycle.dev",
     version = "v1alpha1",
     kind = "QualificationScope",
-    doc = "A qualified service on a declared scope: who provides it, where, under which referential, \
-           until when, and which Kubernetes nodes lie in it.",
+    doc = "A qualified service on a declared scope: who provides it, where, under which \
+           referential, until when, and which Kubernetes nodes lie in it.",
     status = "QualificationScopeStatus",
     shortname = "qs",
     category = "hemicycle",
@@ -91,7 +91,8 @@ pub struct QualificationScopeSpec {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     cel,
-    validation = Rule::new("!has(self.issuedAt) || self.issuedAt < self.expiresAt").message("spec.attestation.issuedAt must lie before expiresAt")
+    validation = Rule::new("!has(self.issuedAt) || self.issuedAt < self.expiresAt")
+        .message("spec.attestation.issuedAt must lie before expiresAt")
 )]
 pub struct Attestation {
     /// The attestation's number, as the authority published it.

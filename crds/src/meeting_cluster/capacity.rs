@@ -69,8 +69,8 @@ impl Default for Rooms {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default = "Drain::default")]
 pub struct Drain {
-    /// Rooms may end by themselves for this many seconds; those that are left are then sent home and
-    /// meet again on another media node.
+    /// Rooms may end by themselves for this many seconds; those that are left are then sent home
+    /// and meet again on another media node.
     #[schemars(range(min = 0, max = 86_400))]
     pub deadline_seconds: i32,
 }

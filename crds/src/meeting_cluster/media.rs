@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
          (self.udpPortFirst >= 30000 && self.udpPortFirst + self.shards <= 32768 && \
          self.tcpPort >= 30000 && self.tcpPort <= 32767)"
     ).message(
-        "spec.media.udpPortFirst and tcpPort must lie within 30000 to 32767 when exposure is NodePort"
+        "spec.media.udpPortFirst and tcpPort must lie within 30000 to 32767 if exposure is NodePort"
     )
 )]
 pub struct Media {
@@ -58,8 +58,8 @@ pub enum Exposure {
     LoadBalancer,
     /// Each media node has a Service of type NodePort.
     NodePort,
-    /// The pod shares the Kubernetes node's network. It then sees all of its traffic: choose it only
-    /// where the others cannot work.
+    /// The pod shares the Kubernetes node's network. It then sees all of its traffic: choose it
+    /// only where the others cannot work.
     HostNetwork,
 }
 

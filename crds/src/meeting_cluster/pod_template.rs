@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize};
     )
 )]
 pub struct PodTemplate {
-    /// What each media pod asks for; requests equal limits, so that it is never throttled by others.
+    /// What each media pod asks for; requests equal limits, so that it is never throttled by
+    /// others.
     pub resources: Resources,
     /// Priority class of media pods. Default: the cluster's default.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,8 +1,8 @@
 //! Whether what was decided is sound: capacity, sovereignty, evidence, one home for each room.
 //!
-//! Independent on purpose: it looks at the raw world and shares no judgement with the decisions that
-//! it checks, so that one mistake cannot hide in both. It decides nothing; an empty answer is the
-//! only good one.
+//! Independent on purpose: it looks at the raw world and shares no judgement with the decisions
+//! that it checks, so that one mistake cannot hide in both. It decides nothing; an empty answer is
+//! the only good one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -254,11 +254,19 @@ fn proves_empty(world: &World, seen: &MediaNodeSeen, evidence: &Evidence, now: T
 fn check_size(world: &World, policy: &Policy, plan: &Plan, problems: &mut Vec<Problem>) {
     let created =
         plan.steps.iter().filter(|step| matches!(step, Step::CreateMediaNode { .. })).count();
+    let was_scaled_down = |name: &MediaNodeName| {
+        let seen = world.media_nodes.get(name);
+        seen.is_some_and(|seen| seen.drain_cause == Some(DrainCause::ScaleDown))
+    };
     let undrained = plan
         .steps
         .iter()
-        .filter(|step| matches!(step, Step::SetDesiredState { state: DesiredState::Serving, cause: None, name, .. }
-            if world.media_nodes.get(name).is_some_and(|s| s.drain_cause == Some(DrainCause::ScaleDown))))
+        .filter(|step| match step {
+            Step::SetDesiredState { state: DesiredState::Serving, name, .. } => {
+                was_scaled_down(name)
+            }
+            _ => false,
+        })
         .count();
     if created + undrained == 0 {
         return;

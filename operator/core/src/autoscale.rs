@@ -220,7 +220,7 @@ mod tests {
         let now = NOW.plus_ms(SHRINK_WINDOW_MS);
         for change in
             [(|w| fixtures::media_node(w, "demo-2").report = None) as fn(&mut World), |w| {
-                fixtures::report(w, "demo-2").received = NOW
+                fixtures::report(w, "demo-2").received = NOW;
             }]
         {
             let mut world = world.clone();

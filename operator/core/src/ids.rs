@@ -97,7 +97,8 @@ name!(
     Uid
 );
 name!(
-    /// `metadata.resourceVersion` of an object: the evidence that nothing changed since it was read.
+    /// `metadata.resourceVersion` of an object: the evidence that nothing changed since it was
+    /// read.
     ResourceVersion
 );
 name!(

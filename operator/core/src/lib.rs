@@ -2,8 +2,8 @@
 //!
 //! `world` is what is seen, `policy` what is wanted, [`plan()`] what is decided, with a report that
 //! explains it; [`conditions()`] turns that into words for the owner. `placement` is the placer's
-//! state machine: it decides which media node has which room. `audit` checks, independently of both,
-//! that what came out is sound.
+//! state machine: it decides which media node has which room. `audit` checks, independently of
+//! both, that what came out is sound.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

@@ -1,9 +1,12 @@
 //! Plans carried out on a simulated cluster with faults, one seed a run; and plans of arbitrary
 //! worlds, by property.
 //!
-//! What is claimed: every plan is sound by the independent audit; no living media node with a room is
-//! ever deleted, not even by a plan that was made from an old picture of the cluster; and once the
-//! faults end the fleet comes to rest at the size that is needed, on Kubernetes nodes of the scope.
+//! What is claimed: every plan is sound by the independent audit; no living media node with a room
+//! is ever deleted, not even by a plan that was made from an old picture of the cluster; and once
+//! the faults end the fleet comes to rest at the size that is needed, on Kubernetes nodes of the
+//! scope.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -363,11 +366,10 @@ impl Sim {
         let Some(seen) = machines.get_mut(&machine) else { return };
         match self.dice.below(200) {
             0 => seen.unschedulable = !seen.unschedulable,
-            1 => {
-                if seen.labels.remove(LABEL).is_none() {
-                    seen.labels.insert(LABEL.into(), "true".into());
-                }
-            }
+            1 => match seen.labels.remove(LABEL) {
+                Some(_) => {}
+                None => drop(seen.labels.insert(LABEL.into(), "true".into())),
+            },
             2 => self.lose_machine(&machine),
             3 | 4 => self.kill(victim),
             5 | 6 => {
@@ -571,12 +573,19 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 3_000, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        cases: 3_000,
+        ..Default::default()
+    })]
 
     #[test]
     fn any_world_gives_one_sound_plan(
         media_nodes in proptest::collection::vec(any_media_node(), 0..7),
-        machines in proptest::option::weighted(0.9, proptest::collection::vec(any::<(bool, bool, bool)>(), 0..5)),
+        machines in proptest::option::weighted(
+            0.9,
+            proptest::collection::vec(any::<(bool, bool, bool)>(), 0..5),
+        ),
         scope in proptest::option::weighted(0.9, any::<(bool, bool, bool)>()),
         (min, extra) in (1..4u32, 0..4u32),
         refused in 0..2u32,

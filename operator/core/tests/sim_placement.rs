@@ -181,8 +181,8 @@ impl Sim {
         sim
     }
 
-    /// The other replica takes the Lease. The old one has stopped (it could not renew), or is paused
-    /// and will wake with its old epoch.
+    /// The other replica takes the Lease. The old one has stopped (it could not renew), or is
+    /// paused and will wake with its old epoch.
     fn fail_over(&mut self) {
         self.epoch = Epoch(self.epoch.0 + 1);
         self.tally.failovers += 1;
@@ -222,7 +222,7 @@ impl Sim {
     fn known(&self, node: usize) -> KnownMediaNode {
         KnownMediaNode {
             name: self.nodes[node].name.clone(),
-            zone: if node % 2 == 0 { "a" } else { "b" }.into(),
+            zone: if node.is_multiple_of(2) { "a" } else { "b" }.into(),
             admission: Admission::Admit,
             may_hold_rooms: true,
         }
@@ -383,7 +383,7 @@ impl Sim {
                 self.leaders[leader].grants[node] = Some(now);
             }
             Message::Claim { leader, node, epoch, room, decided } => {
-                self.node_claim(leader, node, epoch, (room, decided))
+                self.node_claim(leader, node, epoch, (room, decided));
             }
             Message::Claimed { leader, node, room, outcome } => {
                 let (name, now) = (self.nodes[node].name.clone(), self.now);
@@ -437,9 +437,9 @@ impl Sim {
         self.send(leader, node, Message::Claimed { leader, node, room, outcome });
     }
 
-    /// The fencing promise, first half: when the leader decides that a room needs a home, nobody who
-    /// has it may still admit rooms. It may have it only because it was out of sight so long that
-    /// its grant ran out.
+    /// The fencing promise, first half: when the leader decides that a room needs a home, nobody
+    /// who has it may still admit rooms. It may have it only because it was out of sight so long
+    /// that its grant ran out.
     fn check_decision(&mut self, leader: usize, node: usize, room: &RoomKey) {
         if self.leaders[leader].directory.epoch() != self.epoch {
             return;
@@ -786,4 +786,51 @@ fn ten_million_operations() {
     let tally = sweep(10_000, 10_000_000, 100_000);
     println!("{tally:?}");
     assert!(tally.healed > 0, "{tally:?}");
+}
+
+#[test]
+#[ignore = "a measurement: run it in release mode with --nocapture"]
+fn placements_per_second() {
+    const MEDIA_NODES: usize = 200;
+    const PLACED: u64 = 100_000;
+    let settings =
+        Settings { tenant: TENANT.into(), participants_per_node_max: 4_000, target_fill: 0.8 };
+    let mut directory = Directory::new(settings);
+    let now = Timestamp(1_000_000);
+    let names: Vec<MediaNodeName> = (0..MEDIA_NODES).map(|n| format!("demo-{n}").into()).collect();
+    let known = names.iter().map(|name| KnownMediaNode {
+        name: name.clone(),
+        zone: "a".into(),
+        admission: Admission::Admit,
+        may_hold_rooms: false,
+    });
+    directory.begin_epoch(Epoch(1), known, now);
+    for name in &names {
+        let view = NodeReportView {
+            incarnation: "i".into(),
+            epoch: Epoch(1),
+            sequence: 1,
+            unix_ms: now.0,
+            state: MediaNodeState::Serving,
+            busy_ratios: vec![0.1],
+            forwarding_delay_p99_seconds: 0.0,
+            participants: 0,
+            whole: true,
+            rooms: vec![],
+            ended: vec![],
+        };
+        directory.report(name, &view, now);
+        directory.granted(name, true, now);
+    }
+    let began = std::time::Instant::now();
+    for number in 0..PLACED {
+        let room = room(number);
+        let Decision::Claim { media_node } = directory.route(&room, &Hints::default(), now) else {
+            panic!("room {number} found no home");
+        };
+        let held = ClaimOutcome::Held { incarnation: "i".into() };
+        directory.claimed(&room, &media_node, held, now);
+    }
+    let per_second = PLACED as f64 / began.elapsed().as_secs_f64();
+    println!("{per_second:.0} rooms placed per second on {MEDIA_NODES} media nodes, one thread");
 }

@@ -53,7 +53,8 @@ fn an_empty_media_node_that_said_so_is_removed() {
 
 #[test]
 fn nothing_is_removed_on_stale_missing_or_early_evidence() {
-    let cases: [(&str, fn(&mut World)); 6] = [
+    type Case = (&'static str, fn(&mut World));
+    let cases: [Case; 6] = [
         ("old report", |w| fixtures::report(w, "demo-1").received = Timestamp(NOW.0 - 3_001)),
         ("no report", |w| fixtures::media_node(w, "demo-1").report = None),
         ("report from before the drain", |w| {

@@ -1,7 +1,7 @@
 //! The placer's memory: media nodes, rooms, and the events that come from outside a request.
 //!
-//! Rooms are entered and removed here and nowhere else, so that the two indexes (room to media node,
-//! media node to rooms) and the changes for gateways never part.
+//! Rooms are entered and removed here and nowhere else, so that the two indexes (room to media
+//! node, media node to rooms) and the changes for gateways never part.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -148,8 +148,8 @@ impl Directory {
         self.settings = settings;
     }
 
-    /// Begins to lead with `epoch`: forgets everything and hears the media nodes anew. An epoch that
-    /// is not higher than the present one changes nothing.
+    /// Begins to lead with `epoch`: forgets everything and hears the media nodes anew. An epoch
+    /// that is not higher than the present one changes nothing.
     pub fn begin_epoch(
         &mut self,
         epoch: Epoch,
@@ -204,8 +204,8 @@ impl Directory {
         self.changes.node_changed(&known.name);
     }
 
-    /// Media nodes to send a grant to now: admitted and in sight. Nobody else may be sent one, since
-    /// each grant that might have arrived makes its media node's rooms wait for its end.
+    /// Media nodes to send a grant to now: admitted and in sight. Nobody else may be sent one,
+    /// since each grant that might have arrived makes its media node's rooms wait for its end.
     #[must_use]
     pub fn grants_due(&self, now: Timestamp) -> Vec<MediaNodeName> {
         let due = |node: &NodeEntry| node.admission == Admission::Admit && node.in_sight(now);

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::bed::{self, Bed, Layout, Minor, Tools};
-use crate::cast::{self, Browser, Credentials, Engine, Meeting, Program};
+use crate::cast::{self, Browsers, Credentials, Engine, Meeting, Person, Program, Visit};
 use crate::process::{Wait, run as run_program};
 use crate::{cache, images, install, page};
 
@@ -32,6 +32,9 @@ const NODE_PORT: u16 = 30_880;
 
 /// A cold browser on a loaded machine takes ten seconds to its first frame.
 const MEETING_SECONDS: u32 = 90;
+
+/// How long the headless browser keeps a person company.
+const STAY_SECONDS: u32 = 6 * 3600;
 
 /// What a person asked for.
 #[derive(Debug, Clone)]
@@ -80,7 +83,9 @@ impl Teller {
 pub fn run(options: &Options) -> Result<()> {
     let teller = Teller(Instant::now());
     let say = |text: &str| teller.say(text);
-    port_is_free(options.port)?;
+    if !options.check {
+        port_is_free(options.port)?;
+    }
     let layout = Layout::from_environment();
     bed::preflight(layout.state())?;
     let tools = prepare(&Minor::named(&options.kubernetes)?, &say)?;
@@ -152,12 +157,13 @@ impl Venue {
         install::kubectl(bed, &patch)?;
         let port = free_port()?;
         let forward = forward_inside(bed, port)?;
-        let page = format!("http://localhost:{port}/meet/");
+        let url = format!("ws://localhost:{port}");
+        let venue = Self { key, url, cluster, port, forward };
+        let page = venue.page(port);
         Wait::new("the meeting page at the gateway", 60).until(|| {
             run_program(bed.enter("curl").args(["-sf", "-o", "/dev/null", &page])).is_ok()
         })?;
-        let url = format!("ws://localhost:{port}");
-        Ok(Self { key, url, cluster, port, forward })
+        Ok(venue)
     }
 
     /// Removes it and waits until nothing of it is left.
@@ -177,9 +183,23 @@ impl Venue {
         Meeting { url, key, room: ROOM, expect, seconds: MEETING_SECONDS }
     }
 
-    fn page(&self, port: u16, who: &str) -> Result<String> {
+    fn page(&self, port: u16) -> String {
+        format!("http://localhost:{port}/meet/")
+    }
+
+    /// A whole link, for a person's own browser.
+    fn link(&self, port: u16, who: &str) -> Result<String> {
         let token = cast::join_token(&self.key, ROOM, who)?;
-        Ok(format!("http://localhost:{port}/meet/#url=ws://localhost:{port}&token={token}"))
+        Ok(format!("{}#url=ws://localhost:{port}&token={token}", self.page(port)))
+    }
+
+    fn person(&self, engine: Engine, name: &str) -> Result<Person> {
+        let token = cast::join_token(&self.key, ROOM, name)?;
+        Ok(Person { engine, name: name.to_owned(), token })
+    }
+
+    fn visit<'a>(&'a self, page: &'a str, expect: u32, seconds: u32, hold: u32) -> Visit<'a> {
+        Visit { page, url: &self.url, expect, seconds, hold }
     }
 }
 
@@ -211,27 +231,25 @@ pub fn meet(bed: &Bed, venue: &Venue, directory: &Path, say: bed::Progress<'_>) 
     fs::create_dir_all(directory).context("cannot make the directory of reports")?;
     say("Chromium, Firefox and a Python program enter the room");
     let others = 2;
-    let mut browsers = Vec::new();
-    for (engine, who) in [(Engine::Chromium, "Ada"), (Engine::Firefox, "Blaise")] {
-        let page = venue.page(venue.port, who)?;
-        let open = Browser::open(bed, engine, &page, others, MEETING_SECONDS, directory)?;
-        browsers.push((engine, open));
-    }
+    let people =
+        vec![venue.person(Engine::Chromium, "Ada")?, venue.person(Engine::Firefox, "Blaise")?];
+    let page = venue.page(venue.port);
+    let visit = venue.visit(&page, others, MEETING_SECONDS, 0);
+    let browsers = Browsers::open(bed, people, visit, directory)?;
     let python = Program::python(bed, venue.meeting(others), directory)?;
     let mut text = String::new();
     let mut failures = Vec::new();
-    for (engine, browser) in browsers {
-        let screenshot = browser.screenshot();
-        match browser.end() {
-            Ok(report) => {
-                text.push_str(&received(engine.name(), &report));
+    match browsers.end() {
+        Ok(reports) => {
+            for (name, report, screenshot) in reports {
+                text.push_str(&received(&name, &report));
                 text.push_str(&format!("  screenshot {}\n", screenshot.display()));
             }
-            Err(error) => failures.push(format!("{error:#}")),
         }
+        Err(error) => failures.push(format!("{error:#}")),
     }
     match python.end() {
-        Ok(report) => text.push_str(&received("python", &report)),
+        Ok(report) => text.push_str(&received("Python", &report)),
         Err(error) => failures.push(format!("{error:#}")),
     }
     ensure!(failures.is_empty(), "{}", failures.join("\n"));
@@ -263,12 +281,13 @@ fn look(bed: &Bed) -> Result<String> {
 fn stay(bed: &Bed, venue: &Venue, options: &Options, directory: &Path) -> Result<()> {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, options.port));
     bed::forward(listen, entrances().collect())?;
-    let page = venue.page(venue.port, "Ada")?;
-    // Stays for whoever comes: nobody brings a hundred others.
-    let hours = 6 * 3600;
-    let company = Browser::open(bed, Engine::Chromium, &page, 100, hours, directory)?;
+    let company = vec![venue.person(Engine::Chromium, "Ada")?];
+    let page = venue.page(venue.port);
+    // Meets nobody, and stays for whoever comes.
+    let visit = venue.visit(&page, 0, MEETING_SECONDS, STAY_SECONDS);
+    let company = Browsers::open(bed, company, visit, directory)?;
     println!("\nJoin them with your own browser on this machine (Ada stays in the room):\n");
-    println!("  {}\n", venue.page(options.port, "You")?);
+    println!("  {}\n", venue.link(options.port, "You")?);
     println!("Look around, from the repository, in another terminal:\n");
     println!("  ./testbed run kubectl get mc,mn -A -o wide");
     println!("  ./testbed run kubectl -n {NAMESPACE} describe {}", venue.cluster);

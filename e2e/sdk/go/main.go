@@ -1,7 +1,7 @@
 // Command participant joins a room with LiveKit's Go SDK, publishes sound, counts the packets that it
 // receives from others, and asks the room service about the room.
 //
-//	participant --url ws://… --room council [--seconds 30] [--expect 1] [--linger 5]
+//	participant --url ws://… --room council [--seconds 30] [--expect 1]
 //
 // The API key comes from LIVEKIT_API_KEY and LIVEKIT_API_SECRET. It ends as soon as it has received
 // picture and sound from --expect others and the room service names them (exit code 0), or after
@@ -99,7 +99,6 @@ func run() (report, error) {
 	url := flag.String("url", "", "where to connect to")
 	name := flag.String("room", "", "the room")
 	seconds := flag.Float64("seconds", 30, "when to give up")
-	linger := flag.Float64("linger", 5, "how long to stay afterwards")
 	expect := flag.Int("expect", 1, "others to meet")
 	flag.Parse()
 	key, secret := os.Getenv("LIVEKIT_API_KEY"), os.Getenv("LIVEKIT_API_SECRET")
@@ -135,7 +134,6 @@ func run() (report, error) {
 		said.Listed = len(list.Participants)
 		said.OK = said.Listed > *expect
 	}
-	time.Sleep(time.Duration(*linger * float64(time.Second)))
 	return said, nil
 }
 

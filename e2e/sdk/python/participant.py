@@ -2,8 +2,8 @@
 
     participant.py --url ws://… --token … [--seconds 20] [--expect 2]
 
-It ends as soon as it has received picture and sound from `--expect` others (exit code 0), or after `--seconds`
-(exit code 1). It knows nothing of the server but its address: what works here works for any user of the package.
+It reports as soon as it has received picture and sound from `--expect` others, stays until its standard input
+closes (exit code 0), or gives up after `--seconds` (exit code 1). It knows nothing of the server but its address: what works here works for any user of the package.
 """
 
 import argparse
@@ -105,8 +105,6 @@ async def meet(arguments):
         await asyncio.sleep(0.1)
         met = sum(seen.enough() for seen in others.values())
     took = time.monotonic() - begin
-    # Stays a moment, so that the others can count what they get from here.
-    await asyncio.sleep(max(0.0, arguments.linger))
     report = {
         "participant": room.local_participant.identity,
         "client": f"livekit (Python) {rtc.__version__}",
@@ -122,6 +120,10 @@ async def meet(arguments):
         },
         "ok": met >= arguments.expect,
     }
+    print(json.dumps(report, indent=2), flush=True)
+    if report["ok"]:
+        # Stays for as long as its starter wants, so that the others can count what they get.
+        await asyncio.wait_for(asyncio.to_thread(sys.stdin.read), 300)
     for task in tasks:
         task.cancel()
     await room.disconnect()
@@ -133,11 +135,9 @@ def main():
     parser.add_argument("--url", required=True)
     parser.add_argument("--token", required=True)
     parser.add_argument("--seconds", type=float, default=30)
-    parser.add_argument("--linger", type=float, default=5)
     parser.add_argument("--expect", type=int, default=1)
     arguments = parser.parse_args()
-    report = asyncio.run(asyncio.wait_for(meet(arguments), arguments.seconds + 60))
-    print(json.dumps(report, indent=2))
+    report = asyncio.run(asyncio.wait_for(meet(arguments), arguments.seconds + 360))
     sys.exit(0 if report["ok"] else 1)
 
 

@@ -82,6 +82,9 @@ impl Bed {
         run_line("ip link add br0 address 02:00:00:00:00:01 type bridge forward_delay 0")?;
         run_line("ip address add 198.18.0.1/24 dev br0")?;
         run_line("ip link set br0 up")?;
+        // It leads nowhere, for nobody on the bridge answers; but Firefox asks the routing table
+        // which of its addresses is the one to offer, and offers none without an answer.
+        run_line("ip route add default dev br0 src 198.18.0.1")?;
         forward_packets()?;
         self.layout.write(&self.layout.ready_file(), "")?;
         self.become_pause()

@@ -6,6 +6,6 @@ mod browser;
 mod program;
 mod ticket;
 
-pub use browser::{Browser, Engine};
+pub use browser::{Browsers, Engine, Person, Visit};
 pub use program::{Meeting, Program, go_program, python_packages};
 pub use ticket::{Credentials, join_token};

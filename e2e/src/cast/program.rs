@@ -105,7 +105,8 @@ impl Program {
             .args(["--url", meeting.url])
             .args(["--expect", &meeting.expect.to_string()])
             .args(["--seconds", &meeting.seconds.to_string()])
-            .stdin(Stdio::null())
+            // Closed when we no longer need its company.
+            .stdin(Stdio::piped())
             .stdout(File::create(&report)?)
             .stderr(File::create(report.with_extension("log"))?)
             .spawn()
@@ -113,11 +114,12 @@ impl Program {
         Ok(Self { child, report })
     }
 
-    /// Waits for its end; what it reports.
+    /// Sends it home and waits for its end; what it reports.
     ///
     /// # Errors
     /// If it met fewer than it expected, or broke.
     pub fn end(mut self) -> Result<Value> {
+        // `wait` closes its standard input.
         let status = self.child.wait()?;
         let log = self.report.with_extension("log");
         let said = fs::read_to_string(&self.report).unwrap_or_default();

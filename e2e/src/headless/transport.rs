@@ -138,7 +138,6 @@ impl Transport {
 
     /// Reads what has arrived, up to a batch.
     pub(super) fn receive(&mut self) -> Result<(), HeadlessError> {
-        let mut received = false;
         for _ in 0..RECEIVE_BATCH {
             let (length, source) = match self.socket.try_recv_from(&mut self.buffer) {
                 Ok(read) => read,
@@ -151,9 +150,10 @@ impl Transport {
             let Ok(receive) = receive else { continue };
             let now = Instant::now();
             self.rtc.handle_input(Input::Receive(now, receive)).map_err(media)?;
-            received = true;
+            // The library holds one packet at a time: what is not fetched is overwritten.
+            self.drain()?;
         }
-        if received { self.drain() } else { Ok(()) }
+        Ok(())
     }
 
     /// When the library wants its turn.

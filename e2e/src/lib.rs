@@ -10,6 +10,7 @@ pub mod demo;
 pub mod headless;
 pub mod images;
 pub mod install;
+pub mod load;
 pub mod page;
 mod process;
 pub mod story;

@@ -103,17 +103,23 @@ impl Rooms {
     /// The shard of a room that somebody joins; with [`Admission::OnJoin`] the room comes to be on
     /// `shard`.
     pub fn join(&mut self, unix_ms: u64, room: &RoomKey, shard: usize) -> Result<usize, Refusal> {
-        if self.state == State::Stopping {
+        self.may_join(room)?;
+        match self.homes.get(room) {
+            Some(home) => Ok(home.shard),
+            None => self.admit(unix_ms, room, shard),
+        }
+    }
+
+    /// What [`Rooms::join`] would say, changing nothing.
+    pub fn may_join(&self, room: &RoomKey) -> Result<(), Refusal> {
+        let here = self.homes.contains_key(room);
+        match (self.state, self.admission) {
             // Who was sent home must not come back here; a gateway asks the placer again.
-            let elsewhere = self.admission == Admission::Claimed;
-            return Err(if elsewhere { Refusal::NotHere } else { Refusal::Stopping });
-        }
-        if let Some(home) = self.homes.get(room) {
-            return Ok(home.shard);
-        }
-        match self.admission {
-            Admission::OnJoin => self.admit(unix_ms, room, shard),
-            Admission::Claimed | Admission::OnCreate => Err(Refusal::NotHere),
+            (State::Stopping, Admission::Claimed) => Err(Refusal::NotHere),
+            (State::Stopping, _) => Err(Refusal::Stopping),
+            _ if here => Ok(()),
+            (_, Admission::Claimed | Admission::OnCreate) => Err(Refusal::NotHere),
+            (_, Admission::OnJoin) => self.may_admit(),
         }
     }
 
@@ -138,6 +144,9 @@ impl Rooms {
         shard: usize,
     ) -> Result<(usize, bool), Refusal> {
         self.see_epoch(epoch)?;
+        if self.state == State::Stopping {
+            return Err(Refusal::Stopping);
+        }
         if let Some(home) = self.homes.get_mut(room) {
             home.claim_epoch = epoch;
             return Ok((home.shard, true));
@@ -148,15 +157,20 @@ impl Rooms {
         self.admit(unix_ms, room, shard).map(|shard| (shard, false))
     }
 
-    fn admit(&mut self, unix_ms: u64, room: &RoomKey, shard: usize) -> Result<usize, Refusal> {
+    /// Whether a room that is not here may come.
+    fn may_admit(&self) -> Result<(), Refusal> {
         match self.state {
-            State::Serving => {}
-            State::Draining => return Err(Refusal::Draining),
-            State::Stopping => return Err(Refusal::Stopping),
+            State::Draining => Err(Refusal::Draining),
+            State::Stopping => Err(Refusal::Stopping),
+            State::Serving if self.homes.len() >= self.rooms_max => {
+                Err(Refusal::Full(self.rooms_max))
+            }
+            State::Serving => Ok(()),
         }
-        if self.homes.len() >= self.rooms_max {
-            return Err(Refusal::Full(self.rooms_max));
-        }
+    }
+
+    fn admit(&mut self, unix_ms: u64, room: &RoomKey, shard: usize) -> Result<usize, Refusal> {
+        self.may_admit()?;
         let home = Home {
             shard,
             claim_epoch: self.epoch,
@@ -334,6 +348,7 @@ mod tests {
         rooms.undrain(3).unwrap();
         assert_eq!(rooms.state(), State::Stopping);
         assert_eq!(rooms.join(0, &room("a"), 0), Err(Refusal::NotHere), "sent home for good");
+        assert_eq!(rooms.claim(now, 0, 3, &room("a"), 0), Err(Refusal::Stopping));
     }
 
     #[test]

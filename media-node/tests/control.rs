@@ -74,7 +74,7 @@ impl Pki {
 struct Cluster {
     pki: Pki,
     started: Started,
-    _files: tempfile::TempDir,
+    files: tempfile::TempDir,
 }
 
 impl Cluster {
@@ -90,7 +90,7 @@ impl Cluster {
         all.extend(["--media-node-name=mc-1", "--control-address=127.0.0.1:0"]);
         all.extend(arguments);
         let started = serve::start(config(&all)).await.unwrap();
-        Self { pki, started, _files: files }
+        Self { pki, started, files }
     }
 
     async fn tls(&self, at: std::net::SocketAddr, config: ClientConfig) -> TlsStream<TcpStream> {
@@ -279,4 +279,24 @@ async fn only_the_operator_controls_and_only_the_gateway_signals() {
     };
     let answer = timeout(PATIENCE, plain).await.unwrap();
     assert!(!answer.contains("200 OK"), "plain HTTP was served: {answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_replaced_without_a_restart() {
+    let mut cluster = Cluster::start(&[]).await;
+    assert!(cluster.operator().await.grant(grant(1, 1)).await.is_ok());
+    let operator = Some("operator.mc.ns.hemicycle.internal");
+    cluster.pki = Pki::new();
+    assert!(cluster.control(operator).await.is_none(), "the new CA is not known yet");
+    cluster.pki.write(cluster.files.path(), NAME);
+    let began = std::time::Instant::now();
+    loop {
+        if let Some(mut control) = cluster.control(operator).await
+            && control.grant(grant(2, 1)).await.is_ok()
+        {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE * 2, "the new certificate is not taken");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

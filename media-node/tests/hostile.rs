@@ -134,3 +134,22 @@ async fn a_tcp_connection_that_is_no_ice_is_dropped() {
     let ended = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap();
     assert!(ended.is_err() || rest.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_writes_json_is_answered_in_json() {
+    let node = start(&[]).await;
+    let mut ada = join(&node, "ada").await;
+    let ping = r#"{"pingReq": {"timestamp": "42"}}"#;
+    ada.send(Message::Text(ping.into())).await.unwrap();
+    let answered = async {
+        while let Some(Ok(message)) = ada.next().await {
+            if let Message::Text(text) = message
+                && text.contains("pongResp")
+            {
+                return text.contains("\"lastPingTimestamp\":\"42\"");
+            }
+        }
+        false
+    };
+    assert!(timeout(PATIENCE, answered).await.unwrap());
+}

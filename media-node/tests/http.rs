@@ -3,8 +3,9 @@
 
 mod harness;
 
-use harness::{claims, get, now, request, sign, start};
+use harness::{claims, config, get, now, request, sign, start};
 use livekit_contract::token::{self, ApiKey};
+use media_node::serve;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_bad_token_is_told_apart_as_sdks_expect() {
@@ -131,4 +132,47 @@ async fn room_service_wants_the_grant_for_that_very_room() {
     assert_eq!(call("Nonsense", &admin, "{}").await.status, 404);
     let no_token = request(at, "POST /twirp/livekit.RoomService/ListRooms", "", "{}").await;
     assert_eq!(no_token.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dev_server_hands_out_tokens_and_shows_the_page() {
+    let files = tempfile::tempdir().unwrap();
+    std::fs::write(files.path().join("index.html"), "<title>meet</title>").unwrap();
+    std::fs::write(files.path().join("page.js"), "1").unwrap();
+    let page = format!("--page-directory={}", files.path().display());
+    let started = serve::start(config(&["--dev", &page])).await.unwrap();
+    let at = started.signal;
+    assert_eq!(get(at, "/?room=demo").await.body, "<title>meet</title>");
+    assert_eq!(get(at, "/page.js").await.body, "1");
+    assert_eq!(get(at, "/../../etc/passwd").await.body, "<title>meet</title>");
+
+    let answer = get(at, "/dev/token?room=demo&identity=ada&name=Ada").await;
+    let answer: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(answer["url"], "ws://x");
+    let token = answer["token"].as_str().unwrap();
+    let answer = get(at, &format!("/rtc/validate?access_token={token}")).await;
+    assert_eq!(answer.body, "success");
+
+    let node = start(&[]).await;
+    let answer = get(node.started.signal, "/dev/token?room=demo").await;
+    assert_eq!(answer.status, 404, "tokens are handed out with --dev only");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_rotated_without_a_restart() {
+    let node = start(&[]).await;
+    let at = node.started.signal;
+    let next = ApiKey::new("APInext", "fedcba9876543210fedcba9876543210");
+    let token = token::mint(&next, &claims("ada", "room")).unwrap();
+    let path = format!("/rtc/validate?access_token={token}");
+    assert_eq!(get(at, &path).await.body, "invalid API key");
+    node.write_keys("APInext: fedcba9876543210fedcba9876543210\n");
+    let began = std::time::Instant::now();
+    while get(at, &path).await.status != 200 {
+        assert!(began.elapsed() < std::time::Duration::from_secs(15), "the new key is not taken");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let old = sign(&claims("ada", "room"));
+    let answer = get(at, &format!("/rtc/validate?access_token={old}")).await;
+    assert_eq!(answer.body, "invalid API key");
 }

@@ -81,14 +81,9 @@ struct Admitted {
 pub(super) fn validate(node: &Node, request: &Request) -> Response {
     let checked =
         admit(node, request.headers(), request.uri().query(), true).and_then(|admitted| {
-            let rooms = node.rooms();
-            if rooms.claimed() && rooms.home(&admitted.room).is_none() {
-                return Err(EntryError::from(Refusal::NotHere).into());
-            }
-            if !node.config.auto_create && rooms.home(&admitted.room).is_none() {
-                return Err(EntryError::from(Refusal::NotHere).into());
-            }
-            Ok(())
+            node.rooms()
+                .may_join(&admitted.room)
+                .map_err(|refusal| EntryError::from(refusal).into())
         });
     match checked {
         Ok(()) => "success".into_response(),

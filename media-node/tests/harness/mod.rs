@@ -43,12 +43,19 @@ pub async fn start(arguments: &[&str]) -> Node {
     all.extend(["--tls-directory=off"]);
     all.extend(arguments);
     let started = serve::start(config(&all)).await.unwrap();
-    Node { started, _files: files }
+    Node { started, files }
 }
 
 pub struct Node {
     pub started: Started,
-    _files: tempfile::TempDir,
+    files: tempfile::TempDir,
+}
+
+impl Node {
+    /// Replaces its keys file.
+    pub fn write_keys(&self, text: &str) {
+        std::fs::write(self.files.path().join("keys.yaml"), text).unwrap();
+    }
 }
 
 /// Claims that let `identity` join `room`.

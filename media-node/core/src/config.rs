@@ -14,13 +14,13 @@ use crate::io::Transport;
 /// The version that SDKs gate features on (livekit-client refuses none and wants > 1.8.2).
 pub const SERVER_VERSION: &str = "1.9.11";
 /// Highest protocol version spoken (`pkg/rtc/types/protocol_version.go`).
-pub const PROTOCOL_VERSION: i32 = 16;
+pub(crate) const PROTOCOL_VERSION: i32 = 16;
 /// Participants of one room when the room does not say less; one shard carries the room.
-pub const PARTICIPANTS_MAX: usize = 2_000;
+pub(crate) const PARTICIPANTS_MAX: usize = 2_000;
 /// Published tracks per participant: four sources, doubled for codecs and screens, and slack.
-pub const TRACKS_PER_PARTICIPANT_MAX: usize = 32;
+pub(crate) const TRACKS_PER_PARTICIPANT_MAX: usize = 32;
 /// Rooms per shard; beyond it new ones are refused.
-pub const ROOMS_MAX: usize = 10_000;
+pub(crate) const ROOMS_MAX: usize = 10_000;
 
 /// Mints refresh tokens: signs the claims again with a later expiry, by the key of `issuer`.
 pub trait TokenMinter: Send + Sync {

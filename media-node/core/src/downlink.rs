@@ -33,7 +33,7 @@ pub(crate) struct Arrival<'a> {
 }
 
 enum Forwarder {
-    Audio(AudioForwarder),
+    Audio(Box<AudioForwarder>),
     Video(Box<VideoForwarder>),
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Downlink {
 impl Downlink {
     pub(crate) fn new(kind: Kind) -> Self {
         let forwarder = match kind {
-            Kind::Audio => Forwarder::Audio(AudioForwarder::new(FIRST_SEQUENCE, 0)),
+            Kind::Audio => Forwarder::Audio(Box::new(AudioForwarder::new(FIRST_SEQUENCE, 0))),
             Kind::Video => {
                 Forwarder::Video(Box::new(VideoForwarder::new(FIRST_SEQUENCE, 0, FIRST_SEQUENCE)))
             }

@@ -22,6 +22,10 @@ pub enum Transport {
 }
 
 /// What the shell tells a shard.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives on the stack for one call; a box would cost more"
+)]
 pub enum Input<'a> {
     /// The time asked for by [`Output::Timeout`] has come.
     Timeout,
@@ -40,6 +44,7 @@ pub enum Input<'a> {
 }
 
 /// Signalling and administration. Commands of one connection arrive in order.
+#[expect(clippy::large_enum_variant, reason = "rare next to packets")]
 #[derive(Debug)]
 pub enum Command {
     /// Gives a room its home here; a no-op when it exists.
@@ -113,6 +118,7 @@ impl Default for RoomOptions {
 }
 
 /// RoomService calls that concern one room (`livekit_room.proto`).
+#[expect(clippy::large_enum_variant, reason = "rare next to packets")]
 #[derive(Debug)]
 pub enum AdminCall {
     CreateRoom(proto::CreateRoomRequest),

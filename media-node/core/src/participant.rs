@@ -16,6 +16,7 @@ use crate::forward::source_clock::PublisherClock;
 use crate::ids::{ConnectionId, Side, TrackSlot};
 use crate::io::ClientParams;
 use crate::negotiation::Subscriber;
+use crate::room::Arrivals;
 use crate::transport::Transport;
 
 /// A track announced by AddTrack whose media section has not been offered yet.
@@ -25,11 +26,13 @@ pub(crate) struct PendingTrack {
 }
 
 /// Where packets of one SSRC belong.
-#[derive(Clone, Copy)]
 pub(crate) struct Source {
     pub(crate) ssrc: Ssrc,
     pub(crate) track: TrackSlot,
     pub(crate) encoding: usize,
+    /// Highest sequence number so far, extended.
+    pub(crate) highest: u64,
+    pub(crate) arrivals: Arrivals,
 }
 
 /// What a participant sends.
@@ -75,6 +78,8 @@ pub(crate) struct Participant {
     pub(crate) budget_bps: Option<u64>,
     /// What the estimator was last told to probe towards, in bits per second.
     pub(crate) desired_bps: u64,
+    /// What others were last told of its connection.
+    pub(crate) told_connection: Option<proto::ConnectionQuality>,
     /// Who may receive what this participant publishes; absent means everyone.
     pub(crate) audience: Option<Vec<proto::TrackPermission>>,
 }

@@ -4,6 +4,7 @@
 //! knows no other room. Invariant: every transport is drained after each change to it.
 
 mod admin;
+mod connection;
 mod data;
 mod join;
 mod media;
@@ -33,6 +34,7 @@ use crate::track::Track;
 use crate::transport::{DataKind, MEDIA_LOST_MAX};
 
 pub(crate) use admin::with_timeouts;
+pub(crate) use connection::Arrivals;
 pub(crate) use join::leave;
 
 /// How often a room looks after itself: speakers, keyframes that were throttled, who is gone.
@@ -49,6 +51,7 @@ pub(crate) struct Room {
     identities: HashMap<String, ParticipantSlot>,
     tracks: SlotMap<TrackSlot, Track>,
     speakers: SpeakerDetector,
+    connections_told: Option<Instant>,
     alarm: Alarm,
     /// Since when nobody is here.
     empty_since: Option<Instant>,
@@ -75,6 +78,7 @@ impl Room {
             identities: HashMap::new(),
             tracks: SlotMap::with_key(),
             speakers: SpeakerDetector::default(),
+            connections_told: None,
             alarm: Alarm::default(),
             empty_since: Some(now),
             had_participants: false,
@@ -135,6 +139,7 @@ impl Room {
         self.tick_quality(ctx);
         self.ask_missing_keyframes(ctx);
         self.tell_speakers(ctx);
+        self.tell_connections(ctx);
         self.remove_absent(ctx);
         self.refresh_tokens(ctx);
         self.end_when_empty(ctx);
@@ -365,10 +370,8 @@ impl Room {
 
     /// A transport beyond help: the client is asked to join anew.
     fn media_failed(&mut self, ctx: &mut Context<'_>, participant: ParticipantSlot) {
-        let message = join::leave(
-            proto::DisconnectReason::MediaFailure,
-            proto::leave_request::Action::Reconnect,
-        );
+        let message =
+            leave(proto::DisconnectReason::MediaFailure, proto::leave_request::Action::Reconnect);
         self.remove(ctx, participant, proto::DisconnectReason::MediaFailure, Some(message));
     }
 
@@ -399,7 +402,7 @@ impl Room {
                 })
                 .collect();
         for (slot, reason) in absent {
-            let message = join::leave(reason, proto::leave_request::Action::Reconnect);
+            let message = leave(reason, proto::leave_request::Action::Reconnect);
             self.remove(ctx, slot, reason, Some(message));
         }
     }

@@ -114,7 +114,7 @@ impl Shard {
         while let Some(due) = self.timers.pop(self.now) {
             match due {
                 Due::Room(slot) => {
-                    self.with_room(slot, |room, ctx| room.due(ctx));
+                    self.with_room(slot, Room::due);
                 }
                 Due::Transport(at) => {
                     self.with_room(at.room, |room, ctx| {
@@ -208,7 +208,7 @@ impl Shard {
             }
             Command::SendHome { room } => {
                 if let Some(slot) = self.names.get(&room).copied() {
-                    self.with_room(slot, |room, ctx| room.send_home(ctx));
+                    self.with_room(slot, Room::send_home);
                 }
             }
         }
@@ -248,7 +248,7 @@ impl Shard {
             .rooms
             .insert_with_key(|slot| Room::new(slot, key.clone(), id, options, self.now, unix_ms));
         self.names.insert(key.clone(), slot);
-        self.with_room(slot, |room, ctx| room.opened(ctx));
+        self.with_room(slot, Room::opened);
         Some(slot)
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Holds state; decisions are the room's. Invariant: at most [`SPATIAL_LAYERS`] encodings.
 
+#![expect(deprecated, reason = "clients in the field still read and send these fields")]
+
 use std::time::Instant;
 
 use livekit_protocol as proto;

@@ -1,5 +1,7 @@
 //! Calls over a simulated network: what participants see of one another.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod sim_support;
 
 use std::time::Duration;

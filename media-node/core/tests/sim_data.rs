@@ -1,5 +1,7 @@
 //! Data messages over a simulated network: who gets them, and who is said to have sent them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod sim_support;
 
 use std::time::Duration;

@@ -8,9 +8,9 @@
 use std::time::{Duration, Instant};
 
 use super::SourceId;
+use super::h264;
 use super::rtp_munger::{Numbers, RtpMunger, SourceStamp};
 use super::vp8::{Descriptor, Rewrite, Vp8Munger};
-use super::{h264, vp8};
 use crate::layers::Layer;
 use crate::layers::selector::{Choice, LayerSelector, PacketFacts};
 
@@ -43,7 +43,7 @@ impl PacketView {
     pub fn new(codec: VideoCodec, spatial: u8, stamp: SourceStamp, payload: &[u8]) -> Self {
         let (vp8, keyframe_start) = match codec {
             VideoCodec::Vp8 => {
-                let descriptor = vp8::Descriptor::parse(payload);
+                let descriptor = Descriptor::parse(payload);
                 (descriptor, descriptor.is_some_and(|read| read.keyframe_start))
             }
             VideoCodec::H264 => (None, h264::is_keyframe_start(payload)),

@@ -4,6 +4,8 @@
 //! message newer than this server arrive whole. Invariant: identity and sid of the sender are
 //! ours, never the sender's; a slow reader loses messages and holds up nobody.
 
+#![expect(deprecated, reason = "clients in the field still read and send these fields")]
+
 use livekit_protocol as proto;
 use prost::Message as _;
 use proto::data_packet;
@@ -116,7 +118,6 @@ impl Destinations {
     }
 }
 
-#[expect(deprecated, reason = "older SDKs still address inside the user packet")]
 fn destinations(packet: &proto::DataPacket) -> Destinations {
     let mut to =
         Destinations { identities: packet.destination_identities.clone(), sids: Vec::new() };
@@ -139,7 +140,6 @@ fn may_send(sender: &crate::participant::Participant, packet: &proto::DataPacket
     }
 }
 
-#[expect(deprecated, reason = "older SDKs still read the sender inside the user packet")]
 fn stamp_user(user: &mut proto::UserPacket, identity: &str, sid: &str, hidden: bool) {
     // A hidden sender stays unknown.
     user.participant_identity = if hidden { String::new() } else { identity.to_owned() };

@@ -98,6 +98,7 @@ impl Room {
             allocator: Allocator::new(pause_allowed),
             budget_bps: None,
             desired_bps: 0,
+            told_connection: None,
             audience: None,
             claims,
         };

@@ -5,11 +5,13 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use str0m::Rtc;
 use str0m::format::{Codec, PayloadParams};
-use str0m::media::{KeyframeRequestKind, Mid, SenderFeedback};
+use str0m::media::{KeyframeRequestKind, Mid, Pt, SenderFeedback};
 use str0m::rtp::{RtpPacket, Vp8Descriptor};
 
 use super::Room;
+use super::connection::Arrivals;
 use crate::context::Context;
 use crate::downlink::Arrival;
 use crate::forward::rtp_munger::SourceStamp;
@@ -32,19 +34,23 @@ impl Room {
         packet: &RtpPacket,
     ) {
         ctx.stats.media_in += 1;
-        let Some(source) = self.source_of(from, packet) else {
+        let Some((slot, encoding)) = self.source_of(from, packet) else {
             return;
         };
         let publisher = self.participants.get(from).and_then(|one| one.publisher.as_ref());
-        let (Some(publisher), Some(track)) = (publisher, self.tracks.get_mut(source.track)) else {
+        let (Some(publisher), Some(track)) = (publisher, self.tracks.get_mut(slot)) else {
             return;
         };
+        // What is said while muted is not for others, however late the client stops sending.
+        if track.info.muted && track.kind == Kind::Audio {
+            return;
+        }
         let pt = packet.header.payload_type;
         let all = publisher.transport.rtc.codec_config().params();
         let Some(params) = all.iter().find(|params| params.pt() == pt).copied() else {
             return;
         };
-        let Some(encoding) = track.encodings.get(source.encoding) else {
+        let Some(encoding) = track.encodings.get(encoding) else {
             return;
         };
         let captured = encoding.clock.captured(packet.header.timestamp);
@@ -71,12 +77,12 @@ impl Room {
         let temporal = view.and_then(|view| view.vp8).and_then(|vp8| vp8.temporal);
         let appeared = track.layers.on_packet(ctx.now, spatial, temporal, payload.len());
         if appeared.is_some() {
-            self.layers_changed(ctx, source.track, codec);
+            self.layers_changed(ctx, slot, codec);
         }
         if view.is_none() {
-            self.heard(ctx, source.track, packet);
+            self.heard(ctx, slot, packet);
         }
-        self.deliver(ctx, source.track, &arrival, params);
+        self.deliver(ctx, slot, &arrival, params);
     }
 
     /// Writes a packet to everyone who receives its track.
@@ -103,8 +109,7 @@ impl Room {
                 continue;
             }
             let mid = section.mid;
-            let rtc = &mut transport.rtc;
-            let find = || rtc.codec_config().match_params(params).map(|found| found.pt());
+            let find = || payload_type(&transport.rtc, mid, params);
             let Some(ours) = section.downlink.payload_type(pt, find) else {
                 continue;
             };
@@ -124,12 +129,20 @@ impl Room {
     }
 
     /// Which track and encoding a packet belongs to; found once per SSRC.
-    fn source_of(&mut self, from: ParticipantSlot, packet: &RtpPacket) -> Option<Source> {
+    fn source_of(
+        &mut self,
+        from: ParticipantSlot,
+        packet: &RtpPacket,
+    ) -> Option<(TrackSlot, usize)> {
         let one = self.participants.get_mut(from)?;
         let publisher = one.publisher.as_mut()?;
         let ssrc = packet.header.ssrc;
-        if let Some(source) = publisher.sources.iter().find(|source| source.ssrc == ssrc) {
-            return Some(*source);
+        let number = *packet.seq_no;
+        if let Some(source) = publisher.sources.iter_mut().find(|source| source.ssrc == ssrc) {
+            source.arrivals.received += 1;
+            source.arrivals.expected += number.saturating_sub(source.highest);
+            source.highest = source.highest.max(number);
+            return Some((source.track, source.encoding));
         }
         let mut api = publisher.transport.rtc.direct_api();
         let stream = api.stream_rx(&ssrc)?;
@@ -142,9 +155,9 @@ impl Room {
         if publisher.sources.len() >= SOURCES_MAX {
             publisher.sources.remove(0);
         }
-        let source = Source { ssrc, track, encoding };
-        publisher.sources.push(source);
-        Some(source)
+        let arrivals = Arrivals { expected: 1, received: 1 };
+        publisher.sources.push(Source { ssrc, track, encoding, highest: number, arrivals });
+        Some((track, encoding))
     }
 
     /// The level of an audio packet.
@@ -251,4 +264,17 @@ impl Room {
             self.ask_keyframe(ctx, track, spatial);
         }
     }
+}
+
+/// The payload type under which a receiver takes what a publisher sends: the same format, or at
+/// least the same codec, among those that the receiver has accepted.
+fn payload_type(rtc: &Rtc, mid: Mid, params: PayloadParams) -> Option<Pt> {
+    let accepted = rtc.media(mid)?.remote_pts();
+    let all = || rtc.codec_config().params().iter();
+    let same = rtc.codec_config().match_params(params).map(PayloadParams::pt);
+    same.filter(|pt| accepted.contains(pt)).or_else(|| {
+        all()
+            .find(|own| own.spec().codec == params.spec().codec && accepted.contains(&own.pt()))
+            .map(PayloadParams::pt)
+    })
 }

@@ -3,6 +3,8 @@
 //! Decides which media section is which track. Invariant: a track is shown to others only after
 //! its section was negotiated, and disappears when the section stops sending.
 
+#![expect(deprecated, reason = "clients in the field still read and send these fields")]
+
 use livekit_protocol as proto;
 use proto::{TrackSource, TrackType, signal_response};
 use str0m::change::SdpOffer;

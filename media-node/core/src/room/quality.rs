@@ -3,6 +3,8 @@
 //! Decides on changes and ticks, never per packet. Invariant: a receiver is told when a track of
 //! its is paused for want of bandwidth, and when it goes on.
 
+#![expect(deprecated, reason = "clients in the field still read and send these fields")]
+
 use std::time::Duration;
 
 use livekit_protocol as proto;

@@ -3,6 +3,8 @@
 //! Only sorts and checks; the work is in the other submodules. Invariant: a request that is wrong
 //! costs its sender at most its own connection.
 
+#![expect(deprecated, reason = "clients in the field still read and send these fields")]
+
 use livekit_contract::privacy::Private;
 use livekit_protocol as proto;
 use proto::leave_request::Action;

@@ -306,11 +306,9 @@ impl Client {
             return false;
         };
         let id = *id;
-        let written = self
-            .publisher
+        self.publisher
             .channel(id)
-            .is_some_and(|mut channel| channel.write(true, &packet.encode_to_vec()).unwrap());
-        written
+            .is_some_and(|mut channel| channel.write(true, &packet.encode_to_vec()).unwrap())
     }
 
     pub fn send_raw_data(&mut self, label: &str, bytes: &[u8]) -> bool {

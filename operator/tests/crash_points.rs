@@ -1,0 +1,337 @@
+//! Cuts the operator off after each of its writes, for every workload, and starts it anew with empty
+//! memory: every cut must converge to what an undisturbed run leaves. Harm if it fails: a restart at
+//! the wrong moment leaves a meeting cluster that never becomes whole, or media nodes that nobody owns.
+
+mod api_server;
+
+use std::{cell::Cell, collections::BTreeMap, sync::Arc};
+
+use api_server::{ApiServer, Cut};
+use clap::Parser;
+use hemicycle_crds::MeetingCluster;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use kube::runtime::{
+    events::{Recorder, Reporter},
+    reflector, watcher,
+};
+use operator::{
+    config::Config,
+    fleet::Fleet,
+    lease::Standing,
+    metrics::Metrics,
+    pki::trust::TrustStore,
+    reconcile::{self, context::Context, error::ReconcileError},
+    replicas::Leadership,
+    watches::Watches,
+};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+const CLUSTERS: &str = "apis/hemicycle.dev/v1alpha1/namespaces/ministry/meetingclusters";
+const MEDIA_NODES: &str = "apis/hemicycle.dev/v1alpha1/namespaces/ministry/medianodes";
+const PODS: &str = "api/v1/namespaces/ministry/pods";
+const SECRETS: &str = "api/v1/namespaces/ministry/secrets";
+const DEPLOYMENTS: &str = "apis/apps/v1/namespaces/ministry/deployments";
+/// More steps than any workload needs.
+const STEPS_MAX: usize = 30;
+
+thread_local! {
+    /// Milliseconds since 1970, moved on by the test of this thread.
+    static NOW_MS: Cell<i64> = const { Cell::new(1_795_424_400_000) };
+}
+
+fn clock() -> Timestamp {
+    Timestamp::from_millisecond(NOW_MS.get()).expect("a time")
+}
+
+fn a_minute_passes() {
+    NOW_MS.set(NOW_MS.get() + 61_000);
+}
+
+fn cluster(spec: &Value) -> Value {
+    let mut whole = json!({
+        "domain": "visio.example.org",
+        "credentials": {"secretRef": {"name": "keys"}},
+        "sovereignty": {"scopeRef": {"name": "gold"}},
+        "capacity": {"minNodes": 1, "maxNodes": 5},
+    });
+    whole.as_object_mut().expect("an object").extend(spec.as_object().expect("one").clone());
+    json!({"apiVersion": "hemicycle.dev/v1alpha1", "kind": "MeetingCluster",
+        "metadata": {"name": "visio", "namespace": "ministry"}, "spec": whole})
+}
+
+/// An API server with what a user brings along.
+fn stage() -> ApiServer {
+    let server = ApiServer::default();
+    server.put(
+        SECRETS,
+        json!({"metadata": {"name": "keys", "namespace": "ministry"},
+        "data": {"keys.yaml": "dmlzaW86IDAxMjM0NTY3ODlhYmNkZWYwMTIzNDU2Nzg5YWJjZGVm"}}),
+    );
+    server
+}
+
+/// One operator process, from its start.
+fn process(server: &ApiServer) -> Context {
+    let client = server.client();
+    let (_, standing) = watch::channel(Standing::Leading { epoch: 1 });
+    let leadership = Arc::new(Leadership::new(standing, 1));
+    let (trust, metrics) = (Arc::new(TrustStore::default()), Arc::new(Metrics::new()));
+    let epoch_seen = watch::Sender::new(0);
+    let fleet =
+        Arc::new(Fleet::new(trust.clone(), leadership.clone(), metrics.clone(), epoch_seen));
+    fleet.begin_term(1);
+    let reporter = Reporter { controller: "hemicycle-operator".into(), instance: None };
+    Context {
+        recorder: Recorder::new(client.clone(), reporter),
+        client,
+        config: Arc::new(Config::try_parse_from(["operator"]).expect("defaults")),
+        metrics,
+        trust,
+        fleet,
+        leadership,
+        epoch: 1,
+        watches: watches(),
+        memory: std::sync::Mutex::default(),
+        clock,
+    }
+}
+
+fn watches() -> Watches {
+    fn filled<K>(objects: Vec<K>) -> reflector::Store<K>
+    where
+        K: reflector::Lookup + Clone + 'static,
+        K::DynamicType: Default + Eq + std::hash::Hash + Clone,
+    {
+        let (store, mut writer) = reflector::store();
+        writer.apply_watcher_event(&watcher::Event::Init);
+        for object in objects {
+            writer.apply_watcher_event(&watcher::Event::InitApply(object));
+        }
+        writer.apply_watcher_event(&watcher::Event::InitDone);
+        store
+    }
+    let label = "gold.scope.node-restriction.kubernetes.io/qualified";
+    let node: Node = serde_json::from_value(json!({
+        "metadata": {"name": "n1", "labels": {label: "true"}},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    }))
+    .expect("a Node");
+    let scope = serde_json::from_value(json!({
+        "apiVersion": "hemicycle.dev/v1alpha1", "kind": "QualificationScope",
+        "metadata": {"name": "gold"},
+        "spec": {"provider": "p", "service": "s", "regions": ["r"], "referential": "r",
+            "attestation": {"id": "1", "expiresAt": "2037-01-01T00:00:00Z"},
+            "nodeLabel": {"key": label, "value": "true"}},
+    }))
+    .expect("a QualificationScope");
+    Watches {
+        kubernetes_nodes: filled(vec![node]),
+        scopes: filled(vec![scope]),
+        meeting_clusters: filled(vec![]),
+        changes: watch::channel(0).1,
+    }
+}
+
+/// What kubelet and controllers do between two looks of the operator.
+fn cluster_moves(server: &ApiServer) {
+    for mut deployment in server.all(DEPLOYMENTS) {
+        deployment["status"] = json!({"readyReplicas": deployment["spec"]["replicas"]});
+        server.put(DEPLOYMENTS, deployment);
+    }
+}
+
+/// One look of the operator, then one of everybody else.
+async fn settle_once(server: &ApiServer, context: &Context) -> Result<(), ReconcileError> {
+    let Some(object) = server.get(CLUSTERS, "visio") else { return Ok(()) };
+    let cluster: MeetingCluster = serde_json::from_value(object).expect("a MeetingCluster");
+    reconcile::reconcile_one(context, &cluster).await?;
+    cluster_moves(server);
+    a_minute_passes();
+    Ok(())
+}
+
+/// Reconciles until nothing is written any more. `Err` when the process was cut.
+async fn settle(server: &ApiServer, context: &Context) -> Result<(), ReconcileError> {
+    let mut quiet = 0;
+    for _ in 0..STEPS_MAX {
+        let before = server.writes().len();
+        settle_once(server, context).await?;
+        quiet = if server.writes().len() == before { quiet + 1 } else { 0 };
+        // Shrinking waits five minutes, during which nothing is written.
+        if quiet > 6 {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// One change after another, each given time to settle.
+type Workload = &'static [fn(&ApiServer)];
+
+const CREATE: Workload = &[|server| server.put(CLUSTERS, cluster(&json!({})))];
+const SCALE: Workload = &[
+    |server| server.put(CLUSTERS, cluster(&json!({}))),
+    |server| {
+        let capacity = json!({"minNodes": 3, "maxNodes": 5});
+        server.put(CLUSTERS, cluster(&json!({ "capacity": capacity })));
+    },
+    |server| server.put(CLUSTERS, cluster(&json!({}))),
+];
+const UPDATE: Workload = &[
+    |server| server.put(CLUSTERS, cluster(&json!({}))),
+    |server| {
+        let spec = json!({"image": {"mediaNode": "localhost/media-node:next"},
+            "gateway": {"replicas": 3, "ingress": {}}});
+        server.put(CLUSTERS, cluster(&spec));
+    },
+    |server| server.put(CLUSTERS, cluster(&json!({}))),
+];
+const DELETE: Workload = &[
+    |server| server.put(CLUSTERS, cluster(&json!({}))),
+    |server| server.delete(CLUSTERS, "visio"),
+];
+
+async fn undisturbed(workload: Workload) -> (BTreeMap<String, Value>, usize) {
+    let server = stage();
+    let context = process(&server);
+    for change in workload {
+        change(&server);
+        settle(&server, &context).await.expect("nothing is cut");
+    }
+    (server.picture(), server.writes().len())
+}
+
+/// The `number`-th write is cut; whether there was one.
+async fn disturbed(workload: Workload, number: usize, cut: Cut) -> BTreeMap<String, Value> {
+    let server = stage();
+    server.cut(number, cut);
+    let mut context = process(&server);
+    for change in workload {
+        change(&server);
+        let mut starts = 0;
+        while settle(&server, &context).await.is_err() {
+            starts += 1;
+            assert!(starts < 3, "write {number} cut {cut:?}: it fails after a restart too");
+            server.revive();
+            context = process(&server);
+        }
+    }
+    server.picture()
+}
+
+async fn sweep(name: &str, workload: Workload) {
+    let (expected, writes) = undisturbed(workload).await;
+    assert!(writes > 0, "{name} writes nothing");
+    for number in 1..=writes {
+        for cut in [Cut::Before, Cut::After] {
+            let found = disturbed(workload, number, cut).await;
+            let missing: Vec<_> = expected.keys().filter(|key| !found.contains_key(*key)).collect();
+            let surplus: Vec<_> = found.keys().filter(|key| !expected.contains_key(*key)).collect();
+            assert!(
+                missing.is_empty() && surplus.is_empty(),
+                "{name}, write {number} cut {cut:?}: missing {missing:?}, surplus {surplus:?}"
+            );
+            for (key, object) in &expected {
+                assert_eq!(&found[key], object, "{name}, write {number} cut {cut:?}: {key}");
+            }
+        }
+    }
+    println!("{name}: {writes} writes, {} cut points, all converge", writes * 2);
+}
+
+#[tokio::test]
+async fn every_cut_point_of_a_creation_converges() {
+    sweep("create", CREATE).await;
+}
+
+#[tokio::test]
+async fn every_cut_point_of_growing_and_shrinking_converges() {
+    sweep("scale", SCALE).await;
+}
+
+#[tokio::test]
+async fn every_cut_point_of_an_update_converges() {
+    sweep("update", UPDATE).await;
+}
+
+#[tokio::test]
+async fn every_cut_point_around_a_deletion_converges() {
+    sweep("delete", DELETE).await;
+}
+
+/// Harm if it fails: a media node is removed because of what was true a while ago.
+#[tokio::test]
+async fn reads_that_lag_delete_nothing_on_old_evidence_and_converge() {
+    for (name, workload) in [("scale", SCALE), ("update", UPDATE)] {
+        let (expected, _) = undisturbed(workload).await;
+        for lag in 1..=8 {
+            let server = stage();
+            let context = process(&server);
+            for change in workload {
+                change(&server);
+                server.lag(lag);
+                // A conflict is the right answer to old evidence; the server refuses deletes without.
+                for _ in 0..12 {
+                    let _ = settle_once(&server, &context).await;
+                }
+                server.lag(0);
+                while settle(&server, &context).await.is_err() {}
+            }
+            let found = server.picture();
+            let names = |picture: &BTreeMap<String, Value>| {
+                let kinds: Vec<_> = picture.keys().map(|key| kind_of(key)).collect();
+                kinds
+            };
+            // Names of media nodes go on counting; their number and everything else is the same.
+            assert_eq!(names(&found), names(&expected), "{name}, {lag} versions late");
+        }
+    }
+}
+
+/// The key without a media node's ordinal.
+fn kind_of(key: &str) -> String {
+    key.split(|letter: char| letter == '/' || letter == '-')
+        .filter(|part| part.parse::<u32>().is_err())
+        .collect::<Vec<_>>()
+        .join("/")
+}
+
+#[tokio::test]
+async fn deleting_the_meeting_cluster_leaves_nothing_behind() {
+    let (left, _) = undisturbed(DELETE).await;
+    let keys: Vec<_> = left.keys().collect();
+    assert_eq!(keys, ["api/v1/namespaces/ministry/secrets/keys"], "what the user brought stays");
+}
+
+#[tokio::test]
+async fn a_fleet_that_is_as_wanted_is_not_written() {
+    let server = stage();
+    let context = process(&server);
+    server.put(CLUSTERS, cluster(&json!({})));
+    settle(&server, &context).await.expect("nothing is cut");
+    let before = server.writes().len();
+    settle(&server, &context).await.expect("nothing is cut");
+    assert_eq!(server.writes().len(), before, "{:?}", &server.writes()[before..]);
+    assert_eq!(server.all(MEDIA_NODES).len(), 1);
+    assert_eq!(server.all(PODS).len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_edited_or_deleted_by_hand_is_healed() {
+    let server = stage();
+    let context = process(&server);
+    server.put(CLUSTERS, cluster(&json!({})));
+    settle(&server, &context).await.expect("nothing is cut");
+    let whole = server.picture();
+    let mut deployment = server.get(DEPLOYMENTS, "visio-gateway").expect("made");
+    deployment["spec"]["template"]["spec"]["containers"][0]["image"] = json!("evil");
+    server.put(DEPLOYMENTS, deployment);
+    server.delete("api/v1/namespaces/ministry/services", "visio-gateway");
+    server.delete("apis/networking.k8s.io/v1/namespaces/ministry/networkpolicies", "visio-gateway");
+    server.delete(SECRETS, "visio-gateway-tls");
+    a_minute_passes();
+    settle(&server, &context).await.expect("nothing is cut");
+    assert_eq!(server.picture(), whole);
+}

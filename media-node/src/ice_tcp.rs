@@ -223,6 +223,21 @@ mod tests {
         assert_eq!(local_ufrag(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"), None);
     }
 
+    #[test]
+    fn no_noise_makes_the_parser_fail() {
+        use rand::{Rng, SeedableRng};
+        let mut random = rand::rngs::StdRng::seed_from_u64(7);
+        for _ in 0..50_000 {
+            let mut message = binding("03abcd:theirs");
+            for _ in 0..random.random_range(1..8) {
+                let at = random.random_range(0..message.len());
+                message[at] = random.random();
+            }
+            message.truncate(random.random_range(0..=message.len()));
+            let _ = local_ufrag(&message);
+        }
+    }
+
     #[tokio::test]
     async fn frames_survive_any_split_and_long_ones_are_refused() {
         let mut bytes = framed(b"first").unwrap();

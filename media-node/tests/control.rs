@@ -128,7 +128,8 @@ impl Cluster {
         let mut stream = self.tls(self.started.signal, config).await;
         let token = sign(&claims("ada", room));
         let text = format!(
-            "GET /rtc/validate?access_token={token} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+            "GET /rtc/validate?access_token={token} HTTP/1.1\r\nhost: x\r\n\
+             connection: close\r\n\r\n"
         );
         stream.write_all(text.as_bytes()).await.unwrap();
         let mut answer = Vec::new();

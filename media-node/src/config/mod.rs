@@ -193,7 +193,8 @@ mod tests {
         let path = directory.path().join("media-node.yaml");
         std::fs::write(
             &path,
-            "udp_port_first: 40000\nauto_create: false\nadvertised_addresses: [192.0.2.1, \"2001:db8::1\"]\n",
+            "udp_port_first: 40000\nauto_create: false\n\
+             advertised_addresses: [192.0.2.1, \"2001:db8::1\"]\n",
         )
         .unwrap();
         let file = path.to_str().unwrap();

@@ -37,7 +37,9 @@ struct Packet {
 pub struct Runs {
     packets: Vec<Packet>,
     runs: Vec<Run>,
-    open: HashMap<(u32, SocketAddr), u32>,
+    /// Looked up for every packet that does not follow its own kind; keyed, because addresses are
+    /// the clients' to choose.
+    open: HashMap<(u32, SocketAddr), u32, ahash::RandomState>,
     latest: Option<u32>,
 }
 

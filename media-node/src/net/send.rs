@@ -150,7 +150,10 @@ impl SendBatch {
                 iov_len: packet.len(),
             }));
             self.addresses.push(RawAddress::of(run.destination));
-            self.controls.push(segment_control(run.segment_bytes));
+            self.controls.push(match run.count {
+                1 => Control([0; CONTROL_BYTES]),
+                _ => segment_control(run.segment_bytes),
+            });
         }
         let mut vectors = self.vectors.as_mut_slice();
         let parts = self.addresses.iter_mut().zip(&mut self.controls);

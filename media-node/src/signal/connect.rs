@@ -30,6 +30,9 @@ pub const NOT_HERE_VALUE: &str = "not-here";
 /// Longest identity and room name, in characters (LiveKit's limits are 256 each).
 const NAME_CHARS_MAX: usize = 256;
 
+/// Read ahead per WebSocket. The library's 128 KiB would be most of an idle participant.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
+
 /// A refusal as HTTP.
 #[derive(Debug, PartialEq, Eq)]
 struct Refused {
@@ -114,6 +117,9 @@ pub(super) async fn rtc(node: Arc<Node>, request: Request) -> Response {
     upgrade
         .max_message_size(FRAME_BYTES_MAX)
         .max_frame_size(FRAME_BYTES_MAX)
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_write_buffer_size(2 * FRAME_BYTES_MAX)
         .on_upgrade(move |socket| session.run(socket, command))
 }
 

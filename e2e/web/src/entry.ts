@@ -30,16 +30,23 @@ function signalUrl(given: string): string | null {
   }
 }
 
-/** What a fragment asks for; `#room=` and `#name=` only fill in the form. */
-export function readFragment(fragment: string, page: { protocol: string; host: string }): Entry {
-  const given = new URLSearchParams(fragment.replace(/^#/, ''));
+/** What an address asks for; `room` and `name`, in fragment or query, only fill in the form. */
+export function readAddress(at: {
+  hash: string;
+  search: string;
+  protocol: string;
+  host: string;
+}): Entry {
+  const given = new URLSearchParams(at.hash.replace(/^#/, ''));
+  const query = new URLSearchParams(at.search);
   const token = given.get('token');
   if (token === null) {
     if (given.has('url')) return { kind: 'bad', reason: 'token' };
-    return { kind: 'form', room: given.get('room') ?? '', name: given.get('name') ?? '' };
+    const said = (key: string): string => given.get(key) ?? query.get(key) ?? '';
+    return { kind: 'form', room: said('room'), name: said('name') };
   }
   if (token.split('.').length !== 3) return { kind: 'bad', reason: 'token' };
-  const url = signalUrl(given.get('url') ?? signalUrlOf(page));
+  const url = signalUrl(given.get('url') ?? signalUrlOf(at));
   return url === null ? { kind: 'bad', reason: 'url' } : { kind: 'ticket', ticket: { url, token } };
 }
 

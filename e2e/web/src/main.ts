@@ -6,7 +6,7 @@ import { installHook } from './diagnostics';
 import { putWords } from './dom';
 import { endingOf, endingView, failureOf } from './ending';
 import type { Ending } from './ending';
-import { describeToken, identityFor, readFragment, roomName } from './entry';
+import { describeToken, identityFor, readAddress, roomName } from './entry';
 import type { Entry, Ticket } from './entry';
 import { startLanguage } from './language';
 import { Lobby } from './lobby';
@@ -141,8 +141,8 @@ async function begin(entry: Entry): Promise<void> {
   }
 }
 
-function readAddress(): Entry {
-  const entry = readFragment(location.hash, location);
+function takeAddress(): Entry {
+  const entry = readAddress(location);
   // A token in the address bar would be in every screenshot and in the history.
   if (entry.kind !== 'form') history.replaceState(null, '', location.pathname + location.search);
   return entry;
@@ -151,6 +151,6 @@ function readAddress(): Entry {
 startLanguage();
 setLogLevel(LogLevel.warn);
 window.addEventListener('hashchange', () => {
-  if (hook.room === null) void begin(readAddress());
+  if (hook.room === null) void begin(takeAddress());
 });
-void begin(readAddress());
+void begin(takeAddress());

@@ -5,7 +5,11 @@
 //! (every other holder is dead or its grant has run out); a room with two homes is healed within
 //! seconds of both being in sight; nothing is placed where it may not be; and once the faults end,
 //! memory and truth agree and every room can be reached. The media nodes here follow DESIGN §3
-//! (epochs, grants, idempotent claims) and know nothing of the placer's code.
+//! (epochs, grants, idempotent claims, reports of what changed) and know nothing of the placer's
+//! code.
+//!
+//! What it cannot see: a grant that arrives long after its call was given up, as it may in the socket
+//! of a frozen media node. The placer counts on a grant's call to end within its skew.
 //!
 //! `cargo test -p operator-core --release --test sim_placement -- --ignored` runs ten million
 //! operations and prints what happened.
@@ -27,6 +31,8 @@ const ROOMS: u64 = 60;
 const CAPACITY: u32 = 60;
 /// Two homes may both be in sight for this long: a report each way and a release that is retried.
 const HEAL_MS: u64 = 5_000;
+/// A stream that brings nothing for this long is opened anew, as a transport's keep-alive does.
+const SILENCE_MS: u64 = 9_000;
 /// How long a paused leader sleeps.
 const PAUSE_MS: u64 = 3_000;
 
@@ -68,11 +74,14 @@ struct SimNode {
     grant_until: Timestamp,
     state: MediaNodeState,
     rooms: BTreeMap<RoomKey, Hosted>,
-    ended: Vec<RoomKey>,
     /// Which leader observes, the number of its stream, and the last report's number.
     stream: Option<(usize, u64, u64)>,
     /// Its clock runs ahead of ours by this much.
     clock_ahead_ms: u64,
+    /// What the open stream was told of each room; a report holds only what differs.
+    told: BTreeMap<RoomKey, (Epoch, Timestamp, u32)>,
+    /// The process is frozen until then.
+    frozen_until: Timestamp,
 }
 
 /// A message on its way.
@@ -146,9 +155,10 @@ impl Sim {
                 grant_until: Timestamp(0),
                 state: MediaNodeState::Serving,
                 rooms: BTreeMap::new(),
-                ended: vec![],
                 stream: None,
                 clock_ahead_ms: index as u64 * 3_333,
+                told: BTreeMap::new(),
+                frozen_until: Timestamp(0),
             })
             .collect();
         let leaders = (0..2)
@@ -268,7 +278,9 @@ impl Sim {
             let ((at, _), message) = self.queue.pop_first().expect("it was just seen");
             self.now = self.now.max(at);
             self.tally.operations += 1;
-            self.deliver(message);
+            if let Some(message) = self.thaw(message) {
+                self.deliver(message);
+            }
         }
         self.now = until;
         for leader in 0..self.leaders.len() {
@@ -280,6 +292,29 @@ impl Sim {
             }
         }
         self.check_homes();
+    }
+
+    /// What comes to a frozen process waits in its socket. A grant that waited is taken as lost:
+    /// that a late one cannot do harm is not shown here (see the header).
+    fn thaw(&mut self, message: Message) -> Option<Message> {
+        let node = match &message {
+            Message::Observe { node, .. }
+            | Message::Grant { node, .. }
+            | Message::Claim { node, .. }
+            | Message::Release { node, .. } => *node,
+            Message::Report { .. } | Message::Granted { .. } | Message::Claimed { .. } => {
+                return Some(message);
+            }
+        };
+        let until = self.nodes[node].frozen_until;
+        if self.now >= until {
+            return Some(message);
+        }
+        if !matches!(message, Message::Grant { .. }) {
+            self.sent += 1;
+            self.queue.insert((until, self.sent), message);
+        }
+        None
     }
 
     fn drive(&mut self, leader: usize) {
@@ -294,7 +329,7 @@ impl Sim {
         self.leaders[leader].directory.tick(now);
         for node in 0..NODES {
             let silent = match self.leaders[leader].streams[node] {
-                Some((_, heard)) => now.since_ms(heard) > 3_000,
+                Some((_, heard)) => now.since_ms(heard) > SILENCE_MS,
                 None => true,
             };
             if silent {
@@ -396,7 +431,6 @@ impl Sim {
                 if n.alive && epoch >= n.epoch {
                     n.epoch = epoch;
                     if n.rooms.remove(&room).is_some() {
-                        n.ended.push(room);
                         self.node_report(node, false);
                     }
                 }
@@ -482,9 +516,19 @@ impl Sim {
     fn node_report(&mut self, node: usize, whole: bool) {
         let now = self.now;
         let n = &mut self.nodes[node];
+        if now < n.frozen_until {
+            return;
+        }
         let Some((leader, stream, sequence)) = n.stream.filter(|_| n.alive) else { return };
         n.stream = Some((leader, stream, sequence + 1));
         let participants: u32 = n.rooms.values().map(|room| room.participants).sum();
+        let fresh: BTreeMap<RoomKey, (Epoch, Timestamp, u32)> = n
+            .rooms
+            .iter()
+            .map(|(room, h)| (room.clone(), (h.claim_epoch, h.created, h.participants)))
+            .collect();
+        let told = if whole { BTreeMap::new() } else { std::mem::take(&mut n.told) };
+        let changed = fresh.iter().filter(|(room, state)| told.get(room) != Some(state));
         let view = NodeReportView {
             incarnation: n.incarnation.to_string().into(),
             epoch: n.epoch,
@@ -495,19 +539,18 @@ impl Sim {
             forwarding_delay_p99_seconds: 0.001,
             participants: i64::from(participants),
             whole,
-            rooms: n
-                .rooms
-                .iter()
-                .map(|(room, hosted)| RoomView {
+            rooms: changed
+                .map(|(room, (claim_epoch, created, participants))| RoomView {
                     room: room.clone(),
-                    claim_epoch: hosted.claim_epoch,
-                    participants: hosted.participants,
+                    claim_epoch: *claim_epoch,
+                    participants: *participants,
                     publishers: 0,
-                    created_unix_ms: hosted.created.0 + n.clock_ahead_ms,
+                    created_unix_ms: created.0 + n.clock_ahead_ms,
                 })
                 .collect(),
-            ended: std::mem::take(&mut n.ended),
+            ended: told.keys().filter(|room| !fresh.contains_key(room)).cloned().collect(),
         };
+        n.told = fresh;
         let spoiled = self.faults && self.dice.one_in(400);
         let mut view = Box::new(view);
         if spoiled {
@@ -585,7 +628,8 @@ impl Sim {
                 n.alive = true;
                 n.incarnation += 1;
                 n.rooms.clear();
-                n.ended.clear();
+                n.told.clear();
+                n.frozen_until = Timestamp(0);
                 n.stream = None;
                 n.epoch = Epoch(0);
                 n.grant_until = Timestamp(0);
@@ -615,12 +659,12 @@ impl Sim {
                 let known = KnownMediaNode { admission, ..self.known(node) };
                 self.leaders[leader].directory.node_known(known, now);
             }
-            34..=300 => {
+            34..=39 => self.nodes[node].frozen_until = now.plus_ms(1_000 + self.dice.below(12_000)),
+            40..=300 => {
                 // A room ends by itself.
                 let ended = room(self.dice.below(ROOMS));
                 let n = &mut self.nodes[node];
                 if n.rooms.remove(&ended).is_some() {
-                    n.ended.push(ended);
                     self.node_report(node, false);
                 }
             }
@@ -635,6 +679,7 @@ impl Sim {
             .filter(|node| {
                 let fresh = self.leaders[leader].streams[*node]
                     .is_some_and(|(_, heard)| self.now.since_ms(heard) < 1_500);
+                let fresh = fresh && self.now >= self.nodes[*node].frozen_until;
                 fresh && !self.is_cut(leader, *node) && self.nodes[*node].alive
             })
             .collect();
@@ -713,6 +758,7 @@ impl Sim {
         self.cut.clear();
         let leader = self.current();
         for node in 0..NODES {
+            self.nodes[node].frozen_until = Timestamp(0);
             self.nodes[node].state = MediaNodeState::Serving;
             let known = self.known(node);
             let now = self.now;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::directory::{Directory, RoomPhase};
+use super::directory::{Directory, RoomEntry, RoomPhase};
 use crate::ids::{MediaNodeName, RoomKey};
 
 /// A room and its home.
@@ -107,7 +107,10 @@ impl Directory {
     /// The home of a room, if it is sure.
     #[must_use]
     pub fn home(&self, room: &RoomKey) -> Option<RoomHome> {
-        let entry = self.rooms.get(room).filter(|entry| entry.phase == RoomPhase::Home)?;
+        // While the placer asks once more where a room is, its last sure home still stands.
+        let sure =
+            |entry: &&RoomEntry| entry.phase == RoomPhase::Home || entry.incarnation.is_some();
+        let entry = self.rooms.get(room).filter(sure)?;
         let (media_node, participants) = (entry.home.clone(), entry.participants);
         Some(RoomHome { room: room.clone(), media_node, participants })
     }

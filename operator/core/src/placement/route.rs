@@ -150,9 +150,23 @@ impl Directory {
             }
             ClaimOutcome::Unknown => {
                 if mine && home.is_some_and(|(_, phase)| phase != RoomPhase::Home) {
-                    self.set_phase(room, RoomPhase::Uncertain(now));
+                    self.doubt_claim(room, media_node, now);
                 }
             }
+        }
+    }
+
+    /// Nobody knows what came of a claim. A room that had its home there keeps it: the claim was only
+    /// a question. A new one is given up when later reports do not bring it.
+    fn doubt_claim(&mut self, room: &RoomKey, media_node: &MediaNodeName, now: Timestamp) {
+        let had_its_home = self.rooms.get(room).is_some_and(|entry| entry.incarnation.is_some());
+        if had_its_home {
+            self.set_phase(room, RoomPhase::Home);
+            return;
+        }
+        self.set_phase(room, RoomPhase::Uncertain(now));
+        if let Some(node) = self.nodes.get_mut(media_node) {
+            node.doubted.insert(room.clone());
         }
     }
 

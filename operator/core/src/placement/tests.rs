@@ -76,6 +76,16 @@ fn claim(directory: &mut Directory, name: &str, now: Timestamp) -> MediaNodeName
     }
 }
 
+/// Reports each second up to `seconds` after `NOW`, beginning with `sequence` 2.
+fn keep_reporting(directory: &mut Directory, name: &str, epoch: u64, seconds: u64) -> Timestamp {
+    for second in 1..=seconds {
+        let at = NOW.plus_ms(second * 1_000);
+        let outcome = directory.report(&name.into(), &view(epoch, second + 1, at, 3), at);
+        assert_eq!(outcome, ReportOutcome::Accepted);
+    }
+    NOW.plus_ms(seconds * 1_000)
+}
+
 fn existing(name: &str) -> Decision {
     Decision::Existing { media_node: name.into() }
 }
@@ -227,9 +237,8 @@ fn a_new_leader_places_nothing_until_all_are_heard_or_their_grants_are_over() {
     assert_eq!(asked, existing("a"), "known rooms are routed meanwhile");
     assert_eq!(directory.state(NOW), PlacerState::Rebuilding { unheard: 1 });
 
-    let over = NOW.plus_ms(GRANT_TTL_MS + GRANT_SKEW_MS);
-    directory.report(&"a".into(), &with_room(view(7, 2, over, 3), "old", 6), over);
-    // The second report came 6 s after the first, well within its own clock's word.
+    let over = keep_reporting(&mut directory, "a", 7, 6);
+    assert_eq!(over, NOW.plus_ms(GRANT_TTL_MS + GRANT_SKEW_MS));
     directory.granted(&"a".into(), true, over);
     assert_eq!(directory.state(over), PlacerState::Placing);
     assert_eq!(claim(&mut directory, "new", over).as_str(), "a");
@@ -241,14 +250,14 @@ fn a_room_out_of_sight_gets_no_second_home_before_the_grant_is_over() {
     assert_eq!(claim(&mut directory, "r", NOW).as_str(), "a");
     directory.node_lost(&"a".into());
     let failed = Hints { unreachable: Some("a".into()), ..Hints::default() };
-    let at = NOW.plus_ms(4_000);
-    directory.report(&"b".into(), &view(1, 2, at, 0), at);
+    let at = keep_reporting(&mut directory, "b", 1, 4);
     directory.granted(&"b".into(), true, at);
     let reason = WaitReason::HomeOutOfSight { media_node: "a".into(), retry_in_ms: 2_000 };
     assert_eq!(directory.route(&room("r"), &failed, at), Decision::Wait { reason });
     assert_eq!(directory.route(&room("r"), &Hints::default(), at), existing("a"));
     let over = NOW.plus_ms(GRANT_TTL_MS + GRANT_SKEW_MS);
-    directory.report(&"b".into(), &view(1, 3, over, 0), over);
+    directory.report(&"b".into(), &view(1, 6, at.plus_ms(1_000), 0), at.plus_ms(1_000));
+    directory.report(&"b".into(), &view(1, 7, over, 0), over);
     let moved = directory.route(&room("r"), &Hints::default(), over);
     assert_eq!(moved, Decision::Claim { media_node: "b".into() });
 }
@@ -291,6 +300,46 @@ fn a_claim_of_unknown_outcome_is_asked_again_where_it_was_sent() {
 }
 
 #[test]
+fn a_claim_that_never_arrived_is_given_up_when_reports_do_not_bring_it() {
+    let mut directory = leading(&[("a", 0)]);
+    directory.route(&room("r"), &Hints::default(), NOW);
+    directory.claimed(&room("r"), &"a".into(), ClaimOutcome::Unknown, NOW);
+    assert_eq!(directory.claims_in_flight(&"a".into()), 1, "no media node is removed meanwhile");
+    for sequence in 2..=7 {
+        let at = NOW.plus_ms((sequence - 1) * 1_000);
+        directory.report(&"a".into(), &view(1, sequence, at, 0), at);
+    }
+    assert_eq!(directory.claims_in_flight(&"a".into()), 0);
+    assert_eq!(directory.rooms_len(), 0);
+}
+
+#[test]
+fn a_question_without_an_answer_does_not_move_the_room() {
+    let mut directory = leading(&[("a", 0), ("b", 0)]);
+    claim(&mut directory, "r", NOW);
+    directory.take_changes();
+    let failed = Hints { unreachable: Some("a".into()), ..Hints::default() };
+    directory.route(&room("r"), &failed, NOW);
+    assert_eq!(directory.take_changes().rooms_gone, [], "gateways keep the last sure home");
+    directory.claimed(&room("r"), &"a".into(), ClaimOutcome::Unknown, NOW);
+    for sequence in 2..=12 {
+        let at = NOW.plus_ms((sequence - 1) * 1_000);
+        directory.report(&"a".into(), &view(1, sequence, at, 0), at);
+    }
+    assert_eq!(directory.home(&room("r")).unwrap().media_node.as_str(), "a");
+}
+
+#[test]
+fn a_media_node_that_was_out_of_sight_must_tell_the_whole_again() {
+    let mut directory = leading(&[("a", 0)]);
+    let later = NOW.plus_ms(3_500);
+    let outcome = directory.report(&"a".into(), &view(1, 2, later, 0), later);
+    assert_eq!(outcome, ReportOutcome::Ignored(ReportError::Late));
+    let outcome = directory.report(&"a".into(), &view(1, 1, later, 0), later);
+    assert_eq!(outcome, ReportOutcome::Accepted);
+}
+
+#[test]
 fn a_caller_who_did_not_find_the_room_makes_the_placer_ask() {
     let mut directory = leading(&[("a", 0)]);
     claim(&mut directory, "r", NOW);
@@ -312,8 +361,12 @@ fn a_report_older_than_the_claim_does_not_end_the_room() {
     // Much later the same words are believed.
     let held = ClaimOutcome::Held { incarnation: "i1".into() };
     directory.claimed(&room("r"), &"a".into(), held, at);
+    for sequence in 3..=5 {
+        let between = with_room(view(1, sequence, at.plus_ms(sequence * 500), 3), "r", 1);
+        directory.report(&"a".into(), &between, at.plus_ms(sequence * 500));
+    }
     let later = at.plus_ms(CLAIM_SETTLE_MS + 100);
-    let ended = NodeReportView { ended: vec![room("r")], ..view(1, 3, later, 0) };
+    let ended = NodeReportView { ended: vec![room("r")], ..view(1, 6, later, 0) };
     directory.report(&"a".into(), &ended, later);
     assert_eq!(directory.home(&room("r")), None);
 }
@@ -327,7 +380,7 @@ fn a_room_with_two_homes_is_healed_and_the_newer_claim_wins() {
     directory.report(&"b".into(), &with_room(view(9, 1, NOW, 3), "r", 8), NOW);
     assert_eq!(directory.home(&room("r")).unwrap().media_node.as_str(), "b");
     let release = Release { media_node: "a".into(), room: room("r") };
-    assert_eq!(directory.take_releases(NOW), [release.clone()]);
+    assert_eq!(directory.take_releases(NOW), std::slice::from_ref(&release));
     assert_eq!(directory.take_releases(NOW), [], "not again at once");
     assert_eq!(directory.take_releases(NOW.plus_ms(RELEASE_RETRY_MS)), [release]);
     let at = NOW.plus_ms(1_500);

@@ -41,6 +41,8 @@ pub fn charts(bed: &Bed, progress: Progress<'_>) -> Result<()> {
     definitions(bed, progress)?;
     progress("helm upgrade --install hemicycle charts/hemicycle");
     let mut values = vec!["workloadPullPolicy=Never".to_owned(), "image.pullPolicy=Never".into()];
+    // People read these logs.
+    values.push("log.format=text".into());
     for image in ["image", "mediaNodeImage", "gatewayImage"] {
         values.push(format!("{image}.registry=localhost"));
         values.push(format!("{image}.tag=dev"));

@@ -257,10 +257,10 @@ impl Bed {
     /// A copy of this program beside the state, so that a rebuild does not pull it from under the
     /// bed.
     fn keep_own_program(&self) -> Result<()> {
-        let own = tools::own_program()?;
-        let copy = self.layout.program();
-        fs::copy(&own, &copy)
+        // Through /proc, which has it even where a rebuild has removed the file by now.
+        let own = Path::new("/proc/self/exe");
+        fs::copy(own, self.layout.program())
             .map(|_| ())
-            .map_err(|source| Error::file("copy", Path::new(&own), source))
+            .map_err(|source| Error::file("copy", own, source))
     }
 }

@@ -124,12 +124,6 @@ impl Tools {
     }
 }
 
-/// The program that runs now.
-pub(super) fn own_program() -> Result<PathBuf> {
-    std::env::current_exe()
-        .map_err(|source| Error::Start { program: "this program".to_owned(), source })
-}
-
 fn build(minor: Minor, progress: Progress<'_>) -> Result<PathBuf> {
     let output = cache::directory().join(format!("bin-{}-{}", minor.name(), key(minor)?));
     let mark = output.join("complete");

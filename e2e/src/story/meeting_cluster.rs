@@ -1,17 +1,15 @@
 //! A meeting cluster in a story: built word by word, applied as its owner would, asked from
 //! outside.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::Story;
+use crate::bed::{forward, node_address};
 use crate::cast::Credentials;
 use crate::install;
-
-/// Port of a gateway without TLS.
-const GATEWAY_PORT: u16 = 8080;
 
 /// The sample's specification with changes.
 #[derive(Debug, Clone)]
@@ -38,6 +36,7 @@ impl MeetingClusterBuilder {
             "credentials": {"secretRef": {"name": format!("{name}-keys")}},
             "sovereignty": {"scopeRef": {"name": "demo"}},
             // Three media nodes share two cores with everything else.
+            "gateway": {"service": {"type": "NodePort"}},
             "podTemplate": {"resources": {"cpuMillicores": 200, "memoryMebibytes": 256}},
         });
         Self { name: name.to_owned(), spec }
@@ -53,7 +52,8 @@ impl MeetingClusterBuilder {
     /// Runs `count` gateways.
     #[must_use]
     pub fn gateways(mut self, count: u32) -> Self {
-        self.set("gateway", json!({"replicas": count}));
+        let service = json!({"type": "NodePort"});
+        self.set("gateway", json!({"replicas": count, "service": service}));
         self
     }
 
@@ -107,6 +107,12 @@ impl Meetings<'_> {
         self.story.until(&what, seconds, || self.condition("Ready") == "True").map(|_| ())
     }
 
+    /// The messages of all its conditions.
+    #[must_use]
+    pub fn messages(&self) -> String {
+        self.story.value(&self.object(), "{.status.conditions[*].message}")
+    }
+
     /// Names of the pods of `component`, media-node or gateway.
     #[must_use]
     pub fn pods(&self, component: &str) -> Vec<String> {
@@ -123,26 +129,34 @@ impl Meetings<'_> {
         number.with_context(|| format!("pod {pod} is on node {node:?}"))
     }
 
-    /// Addresses of the gateways that run.
+    /// Where a client connects to: a port on localhost that leads to any Kubernetes node's port of
+    /// the gateway, so that it outlives both gateways and nodes.
     ///
     /// # Errors
-    /// If there is none.
-    pub fn gateways(&self) -> Result<Vec<SocketAddr>> {
-        let words = self.words("gateway", "{.items[*].status.podIP}");
-        let addresses = words.iter().map(|word| Ok(SocketAddr::new(word.parse()?, GATEWAY_PORT)));
-        let addresses = addresses.collect::<Result<Vec<_>>>()?;
-        ensure!(!addresses.is_empty(), "no gateway runs");
-        Ok(addresses)
+    /// If the Service has no such port.
+    pub fn url(&self) -> Result<String> {
+        let service = format!("service/{}-gateway", self.name);
+        let port = self.story.value(&service, "{.spec.ports[0].nodePort}");
+        let port: u16 = port.parse().with_context(|| format!("{service} has no node port"))?;
+        let nodes = self.story.bed().layout().nodes();
+        let targets = nodes.iter().map(|n| Ok(SocketAddr::new(node_address(*n).parse()?, port)));
+        let targets = targets.collect::<Result<Vec<_>>>()?;
+        let listen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        forward(listen, targets)?;
+        Ok(format!("ws://{listen}"))
     }
 
-    /// Where a client connects to: the first gateway.
+    /// The media node that has rooms, if it is one alone.
     ///
     /// # Errors
-    /// If there is none.
-    pub fn url(&self) -> Result<String> {
-        let gateways = self.gateways()?;
-        let first = gateways.first().context("no gateway runs")?;
-        Ok(format!("ws://{first}"))
+    /// If there are none or several.
+    pub fn media_node_with_rooms(&self) -> Result<String> {
+        let path = "{range .items[?(@.status.rooms>0)]}{.metadata.name} {end}";
+        let said = self.story.value("medianodes", path);
+        let mut names = said.split_whitespace();
+        let first = names.next().context("no media node has a room")?;
+        ensure!(names.next().is_none(), "several media nodes have rooms: {said}");
+        Ok(first.to_owned())
     }
 
     fn words(&self, component: &str, path: &str) -> Vec<String> {

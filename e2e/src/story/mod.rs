@@ -4,6 +4,7 @@
 //! Runs inside the bed, with the product installed. Decides nothing about what must be true.
 //! Invariant: the namespace is gone afterwards, whether the story ended well or not.
 
+mod gathering;
 mod meeting_cluster;
 
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::bed::{Bed, Layout, Result as BedResult};
 use crate::install;
 
+pub use gathering::{Gathering, Noticed};
 pub use meeting_cluster::{MeetingClusterBuilder, Meetings};
 
 /// How often a condition is looked at.
@@ -36,7 +38,7 @@ pub fn tell(name: &str, scenes: impl FnOnce(&Story) -> Result<()>) {
     let account = told.as_ref().err().map(|_| story.account());
     let ended = story.end();
     if let Err(error) = told {
-        panic!("{name}: {error:#}\n{}", account.unwrap_or_default());
+        panic!("{}\n{name}: {error:#}", account.unwrap_or_default());
     }
     ended.unwrap_or_else(|error| panic!("{name} cannot be cleared away: {error:#}"));
 }
@@ -123,7 +125,7 @@ impl Story {
         add(&[own, &["get", "all,mc,mn", "-o", "wide"][..]].concat());
         add(&[own, &["get", "mc,mn", "-o", "yaml"][..]].concat());
         add(&[own, &["get", "events", "--sort-by=.lastTimestamp"][..]].concat());
-        let logs = ["logs", "--prefix", "--all-containers", "--tail=60"];
+        let logs = ["logs", "--prefix", "--all-containers", "--tail=25"];
         for component in ["media-node", "gateway"] {
             let label = format!("-lhemicycle.dev/component={component}");
             add(&[own, &logs[..], &[&label]].concat());

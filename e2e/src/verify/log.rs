@@ -14,7 +14,7 @@ use crate::{cache, process};
 const COMMAND_MAX: Duration = Duration::from_secs(40 * 60);
 
 /// Lines shown of the log of a stage that failed.
-const TAIL_LINES: usize = 60;
+const TAIL_LINES: usize = 80;
 
 /// Log of one stage, emptied when it begins.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 //!
 //! Invariant: a stage that cannot run has failed; nothing is skipped in silence.
 
+mod fuzz;
 mod log;
 mod stages;
 mod surroundings;

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
 
+use super::fuzz;
 use super::surroundings::{Surroundings, cargo};
 use super::{Act, Count, Log, Stage, Tools};
 use crate::bed::Bed;
@@ -16,12 +17,13 @@ use crate::{cache, demo, page as meeting_page};
 const DENY_VERSION: &str = "0.20.2";
 
 /// All stages.
-pub(super) static STAGES: [Stage; 14] = [
+pub(super) static STAGES: [Stage; 15] = [
     stage("fmt", "formatting", Tools::Unused, fmt),
     stage("tidy", "house rules", Tools::Unused, tidy),
     stage("clippy", "lints, warnings are errors", Tools::Unused, clippy),
     stage("test", "unit and property tests", Tools::Unused, test),
     stage("sim", "simulations, headless scenarios", Tools::Unused, sim),
+    stage("fuzz", "every parser of ours, for a bounded time", Tools::Unused, fuzz::all),
     stage("doc", "documentation builds", Tools::Unused, doc),
     stage("deny", "licences, bans, sources", Tools::Unused, deny),
     stage("page", "the meeting page: types, lints, tests", Tools::Unused, page),
@@ -176,7 +178,9 @@ fn run_all(bed: &Bed, log: &Log, programs: &[PathBuf]) -> anyhow::Result<Count> 
 
 /// One test at a time: each has the machine, and faults, for itself.
 fn run_in(bed: &Bed, log: &Log, program: &PathBuf) -> anyhow::Result<()> {
-    log.run(bed.enter(program).arg("--test-threads=1").current_dir(cache::checkout().join("e2e")))
+    let mut command = bed.enter(program);
+    command.args(["--test-threads=1", "--nocapture"]).env("RUST_BACKTRACE", "0");
+    log.run(command.current_dir(cache::checkout().join("e2e")))
 }
 
 /// The test programs that cargo says it built, as in `Executable tests/x.rs

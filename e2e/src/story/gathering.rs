@@ -1,0 +1,170 @@
+//! People of a story in one room: headless participants that publish, and weigh what they receive.
+//! Says what they noticed; the test says what they may.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::runtime::Runtime;
+
+use super::{Meetings, Story};
+use crate::cast::join_token;
+use crate::headless::{Options, Participant, ParticipantEvent, TrackKind};
+
+/// Packets of a track that say it flows: a second of sound, a few pictures.
+const PACKETS_FLOW: u64 = 50;
+
+/// A busy machine joins three people in less.
+const JOIN_SECONDS: u64 = 30;
+
+/// People in one room.
+pub struct Gathering<'a> {
+    story: &'a Story,
+    runtime: Runtime,
+    people: Vec<(String, Participant)>,
+}
+
+/// What the people of a gathering noticed since the last time they were asked.
+#[derive(Debug, Clone, Default)]
+pub struct Noticed {
+    /// The longest pause in anyone's track.
+    pub pause_max: Duration,
+    /// How often someone came back on the same transports.
+    pub resumed: usize,
+    /// How often someone had to join anew.
+    pub rejoined: usize,
+    /// Who is gone for good, and why.
+    pub gone: Vec<String>,
+}
+
+impl<'a> Gathering<'a> {
+    /// Lets `count` people join `room`, publish sound and picture, and wait for each other's.
+    ///
+    /// # Errors
+    /// If someone does not get in, or does not receive everyone in time.
+    pub fn begin(
+        story: &'a Story,
+        meetings: &Meetings<'_>,
+        room: &str,
+        count: usize,
+    ) -> Result<Self> {
+        let runtime = Runtime::new().context("cannot start the participants' threads")?;
+        let mut gathering = Self { story, runtime, people: Vec::new() };
+        let url = meetings.url()?;
+        let begin = Instant::now();
+        for n in 1..=count {
+            let identity = format!("{room}-{n}");
+            let token = join_token(&meetings.credentials, room, &identity)?;
+            let joined = gathering.runtime.block_on(async {
+                let someone = Participant::connect(&url, &token, Options::default()).await?;
+                someone.publish_audio().await?;
+                someone.publish_video(true).await?;
+                Ok::<_, crate::headless::HeadlessError>(someone)
+            });
+            let someone = joined.with_context(|| format!("{identity} does not get in"))?;
+            gathering.people.push((identity, someone));
+        }
+        gathering.flow(JOIN_SECONDS)?;
+        let took = begin.elapsed().as_secs_f64();
+        story.say(&format!("{count} people meet in room {room} (after {took:.1} s)"));
+        Ok(gathering)
+    }
+
+    /// Waits until everyone receives sound and picture of everyone else, from now on.
+    ///
+    /// # Errors
+    /// If someone does not within `seconds`.
+    pub fn flow(&self, seconds: u64) -> Result<Duration> {
+        let begin = Instant::now();
+        for (_, someone) in &self.people {
+            someone.reset_received();
+        }
+        loop {
+            let missing = self.missing();
+            if missing.is_empty() {
+                return Ok(begin.elapsed());
+            }
+            let late = begin.elapsed().as_secs() >= seconds;
+            ensure!(!late, "after {seconds} s these do not flow: {}", missing.join(", "));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// What does not flow, as `who receives no kind of whom`.
+    fn missing(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        for (who, someone) in &self.people {
+            let received = someone.received();
+            for (whom, _) in self.people.iter().filter(|(whom, _)| whom != who) {
+                for kind in [TrackKind::Audio, TrackKind::Video] {
+                    let tracks = received
+                        .iter()
+                        .filter(|(key, _)| key.identity == *whom && key.kind == kind);
+                    let packets: u64 = tracks.map(|(_, track)| track.packets).sum();
+                    if packets < PACKETS_FLOW {
+                        missing.push(format!("{who} has {packets} {kind:?} packets of {whom}"));
+                    }
+                }
+            }
+        }
+        missing
+    }
+
+    /// Lets `fault` happen and waits at most `seconds` until everything flows again.
+    ///
+    /// # Errors
+    /// If the fault cannot be made, or something does not flow again in time.
+    pub fn through(
+        &mut self,
+        what: &str,
+        seconds: u64,
+        fault: impl FnOnce() -> Result<()>,
+    ) -> Result<Noticed> {
+        self.noticed();
+        for (_, someone) in &self.people {
+            someone.reset_received();
+        }
+        fault().with_context(|| format!("cannot make it happen: {what}"))?;
+        let pause_max = self.pause_max();
+        self.flow(seconds).with_context(|| what.to_owned())?;
+        let mut noticed = self.noticed();
+        noticed.pause_max = noticed.pause_max.max(pause_max);
+        self.story.say(&format!(
+            "{what}: longest pause {} ms, {} resumed, {} joined anew, {} gone",
+            noticed.pause_max.as_millis(),
+            noticed.resumed,
+            noticed.rejoined,
+            noticed.gone.len()
+        ));
+        Ok(noticed)
+    }
+
+    fn pause_max(&self) -> Duration {
+        let tracks = self.people.iter().flat_map(|(_, someone)| someone.received().into_values());
+        tracks.map(|track| track.gap_max).max().unwrap_or_default()
+    }
+
+    fn noticed(&mut self) -> Noticed {
+        let mut noticed = Noticed { pause_max: self.pause_max(), ..Noticed::default() };
+        for (who, someone) in &mut self.people {
+            for event in someone.events() {
+                match event {
+                    ParticipantEvent::Resumed { .. } => noticed.resumed += 1,
+                    ParticipantEvent::Rejoined { .. } => noticed.rejoined += 1,
+                    ParticipantEvent::Ended { reason } => {
+                        noticed.gone.push(format!("{who}: {reason}"));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        noticed
+    }
+
+    /// Everyone leaves.
+    pub fn end(self) {
+        let Self { runtime, people, .. } = self;
+        for (_, someone) in people {
+            runtime.block_on(someone.disconnect());
+        }
+    }
+}

@@ -1,6 +1,6 @@
-//! Serves the admin listener: /healthz (the process turns), /readyz (it has seen the API server once
-//! and its placer listens), /metrics. Reads shared state; changes nothing.
-//! Invariant: health never depends on the API server, or an outage there would restart every replica.
+//! Serves the admin listener: /healthz (the process turns), /readyz (it has seen the API server
+//! once and its placer listens), /metrics. Reads shared state; changes nothing. Invariant: health
+//! never depends on the API server, or an outage there would restart every replica.
 
 use std::{
     future::Future,

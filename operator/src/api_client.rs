@@ -1,5 +1,5 @@
-//! Builds the client for the API server with our own tower layer around it: every call is counted by
-//! verb and outcome. Decides nothing about calls and never retries one.
+//! Builds the client for the API server with our own tower layer around it: every call is counted
+//! by verb and outcome. Decides nothing about calls and never retries one.
 
 use std::{
     pin::Pin,

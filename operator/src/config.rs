@@ -29,10 +29,20 @@ pub struct Config {
     #[arg(long, env = "HEMICYCLE_LEASE_NAME", default_value = "hemicycle-operator")]
     pub lease_name: String,
     /// Seconds after which an unchanged Lease may be taken by another replica.
-    #[arg(long, env = "HEMICYCLE_LEASE_SECONDS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(4..=60))]
+    #[arg(
+        long,
+        env = "HEMICYCLE_LEASE_SECONDS",
+        default_value_t = 7,
+        value_parser = clap::value_parser!(u32).range(4..=60)
+    )]
     pub lease_seconds: u32,
     /// Number of operator replicas; a leader cut off from the API server needs a majority of them.
-    #[arg(long, env = "HEMICYCLE_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=9))]
+    #[arg(
+        long,
+        env = "HEMICYCLE_REPLICAS",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=9)
+    )]
     pub replicas: u32,
     /// Address of the admin listener: /healthz, /readyz, /metrics.
     #[arg(long, env = "HEMICYCLE_ADMIN_ADDRESS", default_value = "0.0.0.0:8082")]

@@ -1,5 +1,5 @@
-//! The operator's process: reads the configuration, wires the parts, ends them in order on SIGTERM or
-//! SIGINT. Decides nothing. Invariant: the Lease is released before the process ends.
+//! The operator's process: reads the configuration, wires the parts, ends them in order on SIGTERM
+//! or SIGINT. Decides nothing. Invariant: the Lease is released before the process ends.
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
 //! Holds every metric of the operator and renders them for a scrape.
-//! May not hold names of rooms or participants: labels are meeting clusters, media nodes, categories.
+//! May not hold names of rooms or participants: labels are meeting clusters, media nodes,
+//! categories.
 
 use std::time::Duration;
 

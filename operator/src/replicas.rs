@@ -111,7 +111,8 @@ impl Asker {
                 _ = tick.tick() => {}
             }
             let standing = *self.leadership.standing.borrow();
-            // The addresses are learnt while all is well: DNS may be gone together with the API server.
+            // The addresses are learnt while all is well: DNS may be gone together with the API
+            // server.
             if beats.is_multiple_of(10) || matches!(standing, Standing::Holding { .. }) {
                 self.resolve(&mut addresses).await;
             }

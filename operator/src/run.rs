@@ -33,8 +33,8 @@ use crate::{
 
 /// How often a replica looks for CAs that it does not know and renews its own certificates.
 const TRUST_EVERY: Duration = Duration::from_secs(2);
-/// Every how many of those rounds known CAs are read again: a minute, well within the hour for which
-/// a new CA is only announced.
+/// Every how many of those rounds known CAs are read again: a minute, well within the hour for
+/// which a new CA is only announced.
 const TRUST_ROUNDS: u32 = 30;
 
 /// What all parts share.
@@ -207,7 +207,8 @@ fn end(task: &mut Option<JoinHandle<()>>) {
     }
 }
 
-/// Keeps every replica able to speak to gateways and media nodes, so that a new leader loses no time.
+/// Keeps every replica able to speak to gateways and media nodes, so that a new leader loses no
+/// time.
 async fn learn_trust(
     client: Client,
     trust: Arc<TrustStore>,

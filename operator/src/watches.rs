@@ -1,5 +1,5 @@
-//! Keeps warm copies of Kubernetes nodes, scopes and meeting clusters on every replica, and tells the
-//! leader when something about Kubernetes nodes or scopes changed that a plan could depend on.
+//! Keeps warm copies of Kubernetes nodes, scopes and meeting clusters on every replica, and tells
+//! the leader when something about Kubernetes nodes or scopes changed that a plan could depend on.
 //! Decides nothing. A copy may lag: whoever acts on absence asks the API server by name.
 
 use std::{

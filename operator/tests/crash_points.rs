@@ -1,6 +1,7 @@
-//! Cuts the operator off after each of its writes, for every workload, and starts it anew with empty
-//! memory: every cut must converge to what an undisturbed run leaves. Harm if it fails: a restart at
-//! the wrong moment leaves a meeting cluster that never becomes whole, or media nodes that nobody owns.
+//! Cuts the operator off after each of its writes, for every workload, and starts it anew with
+//! empty memory: every cut must converge to what an undisturbed run leaves. Harm if it fails: a
+//! restart at the wrong moment leaves a meeting cluster that never becomes whole, or media nodes
+//! that nobody owns.
 
 mod api_server;
 
@@ -272,7 +273,8 @@ async fn reads_that_lag_delete_nothing_on_old_evidence_and_converge() {
             for change in workload {
                 change(&server);
                 server.lag(lag);
-                // A conflict is the right answer to old evidence; the server refuses deletes without.
+                // A conflict is the right answer to old evidence; the server refuses deletes
+                // without.
                 for _ in 0..12 {
                     let _ = settle_once(&server, &context).await;
                 }
@@ -292,10 +294,7 @@ async fn reads_that_lag_delete_nothing_on_old_evidence_and_converge() {
 
 /// The key without a media node's ordinal.
 fn kind_of(key: &str) -> String {
-    key.split(|letter: char| letter == '/' || letter == '-')
-        .filter(|part| part.parse::<u32>().is_err())
-        .collect::<Vec<_>>()
-        .join("/")
+    key.split(['/', '-']).filter(|part| part.parse::<u32>().is_err()).collect::<Vec<_>>().join("/")
 }
 
 #[tokio::test]

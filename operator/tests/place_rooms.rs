@@ -1,6 +1,6 @@
-//! Shows that rooms get one home each: a gateway asks the real placer over mutual TLS, which claims on
-//! media nodes that speak the real gRPC. Only the media nodes' rooms are simulated.
-//! Harm if it fails: people of one meeting end up in two rooms.
+//! Shows that rooms get one home each: a gateway asks the real placer over mutual TLS, which claims
+//! on media nodes that speak the real gRPC. Only the media nodes' rooms are simulated. Harm if it
+//! fails: people of one meeting end up in two rooms.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,5 +1,5 @@
-//! One meeting cluster as the leader hears it: the core's directory behind one lock, the addresses of
-//! its media nodes, and the stream of changes for gateways. Every choice is the directory's.
+//! One meeting cluster as the leader hears it: the core's directory behind one lock, the addresses
+//! of its media nodes, and the stream of changes for gateways. Every choice is the directory's.
 //! Invariant: the lock is never held across an await.
 
 use std::{
@@ -219,8 +219,8 @@ impl Cluster {
         self.lock().directory.granted(&media_node.into(), accepted, now());
     }
 
-    /// Decides about one request for a room. When the answer is to claim it, the caller must do so and
-    /// report the outcome by [`Self::claimed`].
+    /// Decides about one request for a room. When the answer is to claim it, the caller must do so
+    /// and report the outcome by [`Self::claimed`].
     #[must_use]
     pub fn route(&self, room: &RoomKey, hints: &Hints) -> Step {
         let mut inner = self.lock();

@@ -1,7 +1,7 @@
-//! Knows every media node of every meeting cluster while this replica leads: one task for each keeps
-//! its Observe stream open, renews its grant and passes on what it is wanted to do. What is heard goes
-//! into the core's directory, which the placer and the plan read.
-//! Decides nothing. Invariant: every command carries the term's epoch, and none is sent after the term.
+//! Knows every media node of every meeting cluster while this replica leads: one task for each
+//! keeps its Observe stream open, renews its grant and passes on what it is wanted to do. What is
+//! heard goes into the core's directory, which the placer and the plan read. Decides nothing.
+//! Invariant: every command carries the term's epoch, and none is sent after the term.
 
 pub mod channel;
 mod cluster;
@@ -149,8 +149,8 @@ impl Fleet {
         });
     }
 
-    /// `known` are the media nodes of a meeting cluster that have a pod whose process is not known to
-    /// be over; `targets` are those of them that can be spoken to.
+    /// `known` are the media nodes of a meeting cluster that have a pod whose process is not known
+    /// to be over; `targets` are those of them that can be spoken to.
     pub fn set_targets(
         self: &Arc<Self>,
         settings: Settings,

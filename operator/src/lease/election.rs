@@ -1,8 +1,9 @@
 //! Decides who leads, from what was seen of the Lease and a monotonic clock given as argument.
-//! Does no I/O and reads no clock. Another replica's clock is never believed: a Lease has expired when
+//! Does no I/O and reads no clock. Another replica's clock is never believed: a Lease has expired
+//! when
 //! *we* have not seen it change for its whole duration.
-//! Invariant: an epoch is used by one process only, and a replica never leads on a term it could have
-//! lost, by its own clock, `MARGIN` before anybody else may take it.
+//! Invariant: an epoch is used by one process only, and a replica never leads on a term it could
+//! have lost, by its own clock, `MARGIN` before anybody else may take it.
 
 use std::time::Duration;
 

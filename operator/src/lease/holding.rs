@@ -1,7 +1,7 @@
 //! Holds the rule under which a leader that cannot renew its Lease goes on placing, and the promise
 //! that another replica gives it. Pure but for the promise's clock, which is an argument's Instant.
-//! Invariant: a replica that acknowledged an epoch does not try for the Lease while the promise binds,
-//! so that at most one replica places new rooms.
+//! Invariant: a replica that acknowledged an epoch does not try for the Lease while the promise
+//! binds, so that at most one replica places new rooms.
 
 use std::{
     sync::Mutex,
@@ -11,10 +11,12 @@ use std::{
 /// How long an acknowledgement binds the replica that gave it. The leader asks every second, so a
 /// leader that goes silent frees the others after this time.
 pub const PROMISE: Duration = Duration::from_millis(4_000);
-/// How long an answer counts for the leader: shorter than [`PROMISE`], so that the leader stops first.
+/// How long an answer counts for the leader: shorter than [`PROMISE`], so that the leader stops
+/// first.
 pub const ANSWER_FRESH: Duration = Duration::from_millis(2_500);
 
-/// How recent an answer of the API server must be for a replica to say that it is reached from here.
+/// How recent an answer of the API server must be for a replica to say that it is reached from
+/// here.
 pub const CONTACT_FRESH: Duration = Duration::from_millis(3_500);
 
 /// The latest promise this replica gave, and its latest contact with the API server.
@@ -36,8 +38,8 @@ impl Acknowledged {
     }
 
     /// Another replica asks to go on under `epoch`. Refused when a higher epoch is known here, and
-    /// when the API server answers this replica: then the Lease decides, and the one who cannot renew
-    /// it is to step back.
+    /// when the API server answers this replica: then the Lease decides, and the one who cannot
+    /// renew it is to step back.
     pub fn acknowledge(&self, epoch: u64, highest_known: u64, now: Instant) -> bool {
         if self.api_server_reached(now) {
             return false;
@@ -64,7 +66,8 @@ impl Acknowledged {
     }
 }
 
-/// Whether `fresh` acknowledgements of other replicas and our own vote are a majority of `replicas`.
+/// Whether `fresh` acknowledgements of other replicas and our own vote are a majority of
+/// `replicas`.
 #[must_use]
 pub fn majority(fresh: usize, replicas: u32) -> bool {
     let votes = u32::try_from(fresh).unwrap_or(u32::MAX).saturating_add(1);

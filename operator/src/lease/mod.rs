@@ -1,7 +1,7 @@
 //! Contends for the operator's Lease and tells the rest of the process whether it leads.
-//! [`election`] decides; this module reads and writes the Lease, each call under its own deadline and
-//! never forced, and publishes the [`Standing`].
-//! Invariant: a standing of `Leading` is withdrawn on our own clock, without waiting for any call.
+//! [`election`] decides; this module reads and writes the Lease, each call under its own deadline
+//! and never forced, and publishes the [`Standing`]. Invariant: a standing of `Leading` is
+//! withdrawn on our own clock, without waiting for any call.
 
 pub mod election;
 pub mod holding;
@@ -71,8 +71,8 @@ pub struct Contender {
 }
 
 impl Contender {
-    /// A contender for a Lease. `epoch_seen` carries the highest epoch that any media node or replica
-    /// has shown us.
+    /// A contender for a Lease. `epoch_seen` carries the highest epoch that any media node or
+    /// replica has shown us.
     #[must_use]
     pub fn new(
         client: Client,
@@ -161,7 +161,8 @@ impl Contender {
         });
     }
 
-    /// How long the next call may take: never past the moment at which the standing must be withdrawn.
+    /// How long the next call may take: never past the moment at which the standing must be
+    /// withdrawn.
     fn budget(&self) -> Duration {
         let left = self.election.deadline().map(|end| end.saturating_sub(self.now()));
         left.filter(|left| !left.is_zero()).map_or(CALL_TIMEOUT, |left| left.min(CALL_TIMEOUT))

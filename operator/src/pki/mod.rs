@@ -1,8 +1,8 @@
-//! Issues the certificates with which operator, gateways and media nodes of one meeting cluster know
-//! each other: one CA per meeting cluster, leaves for a week. Pure but for key generation; time is an
-//! argument. [`store`] keeps them in Secrets, [`trust`] in memory.
-//! Invariant: a certificate's first DNS name is its identity, and a CA signs only for its own meeting
-//! cluster. A CA is replaced in steps, so that nobody meets a certificate whose CA he has not seen.
+//! Issues the certificates with which operator, gateways and media nodes of one meeting cluster
+//! know each other: one CA per meeting cluster, leaves for a week. Pure but for key generation;
+//! time is an argument. [`store`] keeps them in Secrets, [`trust`] in memory. Invariant: a
+//! certificate's first DNS name is its identity, and a CA signs only for its own meeting cluster. A
+//! CA is replaced in steps, so that nobody meets a certificate whose CA he has not seen.
 
 pub mod store;
 pub mod trust;
@@ -108,8 +108,8 @@ impl Authority {
         all.into_iter().flatten().map(|pem| format!("{}\n", pem.trim_end())).collect()
     }
 
-    /// The state after this one, when it is time for a step: announce a successor at two thirds of the
-    /// life, let it sign an hour later, forget the predecessor when it has run out.
+    /// The state after this one, when it is time for a step: announce a successor at two thirds of
+    /// the life, let it sign an hour later, forget the predecessor when it has run out.
     ///
     /// # Errors
     /// When a stored certificate cannot be read or a key cannot be generated.
@@ -209,7 +209,8 @@ fn generate_ca(tenant: &str, now: Timestamp) -> Result<Issued, PkiError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let mut params = CertificateParams::new(Vec::<String>::new())?;
     let mut name = rcgen::DistinguishedName::new();
-    // The time makes the name of each successor its own, so that chains are built without ambiguity.
+    // The time makes the name of each successor its own, so that chains are built without
+    // ambiguity.
     name.push(DnType::OrganizationName, "Hemicycle");
     name.push(DnType::OrganizationalUnitName, tenant.chars().take(64).collect::<String>());
     name.push(DnType::CommonName, format!("internal CA {}", now.as_second()));

@@ -1,8 +1,8 @@
 //! Accepts connections of gateways and other replicas: mutual TLS whose CA is chosen by the server
 //! name in the client's hello, so that one port serves every meeting cluster.
 //! Places nothing; hands on connections together with who called.
-//! Invariant: a connection is handed on only when the caller's certificate is signed by the CA of the
-//! meeting cluster asked for, and the caller's identity is a role of that meeting cluster.
+//! Invariant: a connection is handed on only when the caller's certificate is signed by the CA of
+//! the meeting cluster asked for, and the caller's identity is a role of that meeting cluster.
 
 use std::{
     pin::Pin,

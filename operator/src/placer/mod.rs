@@ -1,7 +1,7 @@
-//! Answers gateways: which media node has this room? Gives a new room its home before it answers, and
-//! streams the directory. Every choice is the core's; this module claims, waits and translates.
-//! Invariant: a gateway is answered only for the tenant in its certificate, and a room is placed only
-//! while this replica may place.
+//! Answers gateways: which media node has this room? Gives a new room its home before it answers,
+//! and streams the directory. Every choice is the core's; this module claims, waits and translates.
+//! Invariant: a gateway is answered only for the tenant in its certificate, and a room is placed
+//! only while this replica may place.
 
 pub mod listener;
 
@@ -201,7 +201,8 @@ impl Placer {
                     return reply(cluster, media_node.as_str(), created);
                 }
                 Step::Decided(Decision::Claim { media_node }) => {
-                    // In a task of its own: a gateway that hangs up must not leave a claim undecided.
+                    // In a task of its own: a gateway that hangs up must not leave a claim
+                    // undecided.
                     let claim =
                         claim(self.fleet.clone(), cluster.clone(), room.clone(), media_node);
                     created = tokio::spawn(claim).await.unwrap_or(false);
@@ -295,7 +296,8 @@ fn refused(status: &Status) -> ClaimOutcome {
     match status.code() {
         Code::ResourceExhausted => ClaimOutcome::Refused(ClaimRefusal::Full),
         Code::FailedPrecondition => ClaimOutcome::Refused(ClaimRefusal::StaleEpoch),
-        // The contract's word for draining or without a grant; but a broken connection says the same.
+        // The contract's word for draining or without a grant; but a broken connection says the
+        // same.
         Code::Unavailable if status.message().contains("drain") => {
             ClaimOutcome::Refused(ClaimRefusal::NotAdmitting)
         }

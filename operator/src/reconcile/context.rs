@@ -1,6 +1,6 @@
-//! What a reconcile of one term of leadership has at hand: clients, caches, what it remembers between
-//! two plans. Lives as long as the term; a new term begins with empty memory.
-//! Invariant: [`Context::still_leading`] is asked before every write.
+//! What a reconcile of one term of leadership has at hand: clients, caches, what it remembers
+//! between two plans. Lives as long as the term; a new term begins with empty memory. Invariant:
+//! [`Context::still_leading`] is asked before every write.
 
 use std::{
     collections::BTreeMap,

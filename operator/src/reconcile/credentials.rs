@@ -1,4 +1,5 @@
-//! Judges the API keys in a Secret: there, readable, and not to be guessed. Pure. Never shows a secret.
+//! Judges the API keys in a Secret: there, readable, and not to be guessed. Pure. Never shows a
+//! secret.
 
 use std::collections::BTreeMap;
 

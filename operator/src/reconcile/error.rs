@@ -1,5 +1,5 @@
-//! Why a reconcile failed: one variant for each act. Sorts failures into bad objects, which wait for a
-//! change, and bad moments, which are tried again with a growing pause.
+//! Why a reconcile failed: one variant for each act. Sorts failures into bad objects, which wait
+//! for a change, and bad moments, which are tried again with a growing pause.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use crate::pki::{store::StoreError, trust::TrustError};
 
 /// First pause after a failure.
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
-/// Longest pause: an operator that was cut off is back at work a minute after the cut at the latest.
+/// Longest pause: an operator that was cut off is back at work a minute after the cut at the
+/// latest.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Pause after a bad object: it changes nothing until its owner changes it, which wakes us anyway.
 const BAD_OBJECT: Duration = Duration::from_mins(5);

@@ -1,7 +1,7 @@
 //! Reads what a plan needs: media nodes and pods fresh from the API server, Kubernetes nodes and
 //! scopes from the warm copies, reports from the fleet. Writes nothing and decides nothing.
-//! Invariant: an absence that could cost a meeting is confirmed at the API server, never taken from a
-//! copy that may lag.
+//! Invariant: an absence that could cost a meeting is confirmed at the API server, never taken from
+//! a copy that may lag.
 
 use std::collections::BTreeMap;
 
@@ -57,8 +57,8 @@ fn read_error(what: &str) -> impl FnOnce(kube::Error) -> ReconcileError {
 /// Reads everything about `cluster`.
 ///
 /// # Errors
-/// When media nodes, pods or the keys cannot be read. Kubernetes nodes and scopes that cannot be read
-/// are not an error: the plan is told that they are not known.
+/// When media nodes, pods or the keys cannot be read. Kubernetes nodes and scopes that cannot be
+/// read are not an error: the plan is told that they are not known.
 pub async fn observe(
     context: &Context,
     cluster: &MeetingCluster,

@@ -243,7 +243,8 @@ async fn certificates(
     Ok(())
 }
 
-/// Shows the fleet which media nodes there are: those with a pod whose process is not known to be over.
+/// Shows the fleet which media nodes there are: those with a pod whose process is not known to be
+/// over.
 fn show_fleet(
     context: &Context,
     policy: &Policy,

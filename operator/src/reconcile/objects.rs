@@ -1,5 +1,5 @@
-//! Writes the standing objects of a meeting cluster by server-side apply and removes those wanted no
-//! more. Decides nothing: what is not in the list does not stay, what is in it is made so.
+//! Writes the standing objects of a meeting cluster by server-side apply and removes those wanted
+//! no more. Decides nothing: what is not in the list does not stay, what is in it is made so.
 //! Invariant: an object that already is as wanted is not written; a deletion carries UID and
 //! resourceVersion of what was seen.
 
@@ -135,7 +135,8 @@ fn hash_of(body: &Value) -> String {
     format!("{hash:016x}")
 }
 
-/// Every field that we set has the value that we set. Fields that others or defaults set do not count.
+/// Every field that we set has the value that we set. Fields that others or defaults set do not
+/// count.
 fn is_as_wanted(live: &DynamicObject, wanted: &Value) -> bool {
     let mut wanted = wanted.clone();
     if let Some(fields) = wanted.as_object_mut() {

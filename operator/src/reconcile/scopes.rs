@@ -1,6 +1,6 @@
-//! Says in the status of each QualificationScope whether media may run in it and how many Kubernetes
-//! nodes lie in it. Runs beside the reconcile, while this replica leads; decides nothing about media.
-//! Invariant: a status is written only when it changed.
+//! Says in the status of each QualificationScope whether media may run in it and how many
+//! Kubernetes nodes lie in it. Runs beside the reconcile, while this replica leads; decides nothing
+//! about media. Invariant: a status is written only when it changed.
 
 use std::{sync::Arc, time::Duration};
 

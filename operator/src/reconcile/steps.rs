@@ -1,6 +1,7 @@
 //! Carries out the steps of a plan against the API server and the media nodes, in the plan's order.
-//! Leaves no choice to be made: a step whose evidence is outdated fails with a conflict, and the next
-//! plan is made from what is there then. Invariant: nothing is written once this replica leads no more.
+//! Leaves no choice to be made: a step whose evidence is outdated fails with a conflict, and the
+//! next plan is made from what is there then. Invariant: nothing is written once this replica leads
+//! no more.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
@@ -199,7 +200,8 @@ impl Executor<'_> {
         });
         delete(&self.api(Kind::MediaNode), name, &params, &act).await?;
         tracing::info!(media_node = name, evidence = evidence.describe(), "deleted a media node");
-        // The garbage collector would delete the pod too; `kubectl drain` waits for it, so we do not.
+        // The garbage collector would delete the pod too; `kubectl drain` waits for it, so we do
+        // not.
         if let Some(pod_uid) = pod_uid(evidence) {
             let act = format!("delete Pod {name}");
             let params = delete_params(Preconditions {

@@ -1,7 +1,7 @@
 //! An API server in memory for tests of writes: objects with resourceVersion, UID, generation and
-//! owners; create, replace, server-side apply, merge patch, delete with preconditions, list by label
-//! and field. It knows no schema and no admission. Faults cut the k-th write, before or after it took
-//! effect.
+//! owners; create, replace, server-side apply, merge patch, delete with preconditions, list by
+//! label and field. It knows no schema and no admission. Faults cut the k-th write, before or after
+//! it took effect.
 
 use std::{
     collections::BTreeMap,
@@ -72,8 +72,8 @@ impl ApiServer {
         Client::new(self.clone(), "default")
     }
 
-    /// Cuts the `number`-th write from now on, counted from 1. Everything after it fails too, as for
-    /// a process that is gone.
+    /// Cuts the `number`-th write from now on, counted from 1. Everything after it fails too, as
+    /// for a process that is gone.
     pub(crate) fn cut(&self, number: usize, cut: Cut) {
         let mut state = self.lock();
         let at = state.writes.len() + number;

@@ -1,6 +1,6 @@
-//! Builds the public door of a meeting cluster: Deployment, Service and, where asked for, an Ingress
-//! or HTTPRoute. Pure. Invariant: the pods pass the restricted profile and hold no Kubernetes
-//! credential.
+//! Builds the public door of a meeting cluster: Deployment, Service and, where asked for, an
+//! Ingress or HTTPRoute. Pure. Invariant: the pods pass the restricted profile and hold no
+//! Kubernetes credential.
 
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! Builds the pod of one media node. Pure: same workload and media node, same pod, byte for byte.
-//! Invariant: the pod passes the restricted profile of pod security unless hostNetwork or hostPort was
-//! chosen, holds no Kubernetes credential, and can only run on a Kubernetes node of the scope.
+//! Invariant: the pod passes the restricted profile of pod security unless hostNetwork or hostPort
+//! was chosen, holds no Kubernetes credential, and can only run on a Kubernetes node of the scope.
 
 use hemicycle_crds::{ANNOTATION_ADDRESSES, ANNOTATION_TEMPLATE_HASH};
 use serde_json::{Value, json};
@@ -166,7 +166,10 @@ fn probe(path: &str, period_seconds: u32, failures: u32) -> Value {
 }
 
 fn environment(workload: &Workload, pod: &MediaPod) -> Vec<Value> {
-    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    let field = |name: &str, path: &str| {
+        let source = json!({"fieldRef": {"fieldPath": path}});
+        json!({"name": name, "valueFrom": source})
+    };
     let value = |name: &str, value: String| json!({"name": name, "value": value});
     let media = &workload.media;
     let advertised = "HEMICYCLE_ADVERTISED_ADDRESSES";

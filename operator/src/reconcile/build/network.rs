@@ -12,8 +12,9 @@ use super::{
 };
 use crate::reconcile::workload::{GATEWAY, MEDIA_NODE, Workload};
 
-/// More than any fleet has: no eviction of a media pod is ever allowed. `maxUnavailable: 0` would say
-/// so more plainly, but the disruption controller wants a scale subresource on the pods' owner for it.
+/// More than any fleet has: no eviction of a media pod is ever allowed. `maxUnavailable: 0` would
+/// say so more plainly, but the disruption controller wants a scale subresource on the pods' owner
+/// for it.
 const NEVER_EVICT: i32 = i32::MAX;
 
 fn tcp(port: u16) -> Value {
@@ -77,8 +78,8 @@ pub fn gateway_policy(workload: &Workload) -> Manifest {
 }
 
 /// No media pod is evicted. `kubectl drain` cordons first; the operator sees that, drains the media
-/// node within its budget and deletes the empty pod itself, whereupon the drain completes. That holds
-/// for pods that are not ready too: a draining media node is not ready and has rooms.
+/// node within its budget and deletes the empty pod itself, whereupon the drain completes. That
+/// holds for pods that are not ready too: a draining media node is not ready and has rooms.
 #[must_use]
 pub fn media_budget(workload: &Workload) -> Manifest {
     let content = json!({"spec": {

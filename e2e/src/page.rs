@@ -1,4 +1,5 @@
-//! The meeting page: its packages from npm and its build, once. Needs the network, so before the bed.
+//! The meeting page: its packages from npm and its build, once. Needs the network, so before the
+//! bed.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
-//! People in headless browsers with fake cameras and microphones, on the product's own meeting page,
-//! driven by `e2e/web/drive/meet.mjs`: one driver for all, so that nobody leaves before the last has
-//! met everyone.
+//! People in headless browsers with fake cameras and microphones, on the product's own meeting
+//! page, driven by `e2e/web/drive/meet.mjs`: one driver for all, so that nobody leaves before the
+//! last has met everyone.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! media-api: generated gRPC types and services of `proto/media.proto`, where the contract is written.
-//! Holds no logic and imports no crate of ours.
+//! media-api: generated gRPC types and services of `proto/media.proto`, where the contract is
+//! written. Holds no logic and imports no crate of ours.
 
 /// Messages, client and server of package `hemicycle.media.v1`.
 #[allow(

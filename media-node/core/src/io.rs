@@ -105,7 +105,8 @@ pub struct RoomOptions {
 }
 
 impl Default for RoomOptions {
-    /// LiveKit's defaults (`pkg/config/config.go`): 5 min before the first join, 20 s after the last.
+    /// LiveKit's defaults (`pkg/config/config.go`): 5 min before the first join, 20 s after the
+    /// last.
     fn default() -> Self {
         Self {
             empty_timeout_seconds: 300,

@@ -1,5 +1,5 @@
-//! placement-api: generated gRPC types and services of `proto/placement.proto`, where the contract
-//! is written. Holds no logic and imports no crate of ours.
+//! placement-api: generated gRPC types and services of `proto/placement.proto`, where the
+//! contract is written. Holds no logic and imports no crate of ours.
 
 /// Messages, client and server of package `hemicycle.placement.v1`.
 #[allow(

@@ -13,11 +13,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 use crate::node::{Node, count};
-use crate::shard::{ShardCommand, ShardHandle, TCP_FRAMES_MAX};
+use crate::shard::{ShardCommand, ShardHandle, TCP_FRAMES_MAX, TCP_FRAMES_WAITING_MAX};
 
 /// Connections at once; a participant has one or two.
 const CONNECTIONS_MAX: usize = 4_096;
@@ -75,9 +75,12 @@ async fn carry(stream: TcpStream, source: SocketAddr, destination: SocketAddr, n
     }
     let writing = tokio::spawn(write_frames(writer, frames));
     let mut contents = frame;
+    let places = Arc::new(Semaphore::new(TCP_FRAMES_WAITING_MAX));
     loop {
         // A shard that is behind loses the frame, as it would lose a datagram.
-        let _ = shard.send(ShardCommand::TcpFrame { source, destination, contents });
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            let _ = shard.send(ShardCommand::TcpFrame { source, destination, contents, place });
+        }
         match timeout(IDLE_MAX, read_frame(&mut reader, usize::from(u16::MAX))).await {
             Ok(Ok(frame)) => contents = frame,
             _ => break,

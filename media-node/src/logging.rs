@@ -18,6 +18,12 @@ pub fn install(config: &Config) -> Result<(), ConfigError> {
     })?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
     let lines = lines.with_ansi(stderr().is_terminal());
+    // The default hook would print messages made from what clients sent.
+    std::panic::set_hook(Box::new(|panic| {
+        let at = panic.location().map(tracing::field::display);
+        let fixed = panic.payload().downcast_ref::<&'static str>();
+        tracing::error!(at, message = fixed.copied().unwrap_or("(made from data)"), "panicked");
+    }));
     // A second install in one process (tests) keeps the first.
     let _ = match config.log_format {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),

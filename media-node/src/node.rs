@@ -109,20 +109,30 @@ impl Node {
         RoomKey { tenant: self.config.tenant.clone(), name: name.to_owned() }
     }
 
-    /// The shard with the least to do; by rooms where all are idle.
-    pub fn least_busy_shard(&self) -> usize {
+    /// The shard a room would go to: where it is, or the one with the least to do, by rooms where
+    /// all are idle.
+    fn shard_for(&self, room: &RoomKey) -> usize {
         let rooms = self.rooms();
+        if let Some(home) = rooms.home(room) {
+            return home.shard;
+        }
+        let mut here = vec![0; self.shards.len()];
+        for (_, home) in rooms.all() {
+            if let Some(count) = here.get_mut(home.shard) {
+                *count += 1;
+            }
+        }
+        // A tenth of a per cent of CPU weighs as much as a room that may still grow.
         let load = |shard: &&ShardHandle| {
-            let here = rooms.all().filter(|(_, home)| home.shard == shard.index).count();
-            // A tenth of a per cent of CPU weighs as much as a room that may still grow.
-            (shard.report().busy_ratio * 1_000.0) as usize + here
+            let rooms = here.get(shard.index).copied().unwrap_or(0);
+            (shard.report().busy_ratio * 1_000.0) as usize + rooms
         };
         self.shards.iter().min_by_key(load).map_or(0, |shard| shard.index)
     }
 
     /// The shard of a room somebody joins, opened if it is new.
     pub fn enter(&self, room: &RoomKey, options: RoomOptions) -> Result<&ShardHandle, EntryError> {
-        let least = self.least_busy_shard();
+        let least = self.shard_for(room);
         let shard = self.rooms().join(unix_millis(), room, least);
         self.opened(room, shard, options)
     }
@@ -139,14 +149,14 @@ impl Node {
 
     /// The shard of a room RoomService creates, opened if it is new.
     pub fn create(&self, room: &RoomKey, options: RoomOptions) -> Result<&ShardHandle, EntryError> {
-        let least = self.least_busy_shard();
+        let least = self.shard_for(room);
         let shard = self.rooms().create(unix_millis(), room, least);
         self.opened(room, shard, options)
     }
 
     /// The shard of a room the operator claims; true when it was here before.
     pub fn claim(&self, epoch: u64, room: &RoomKey) -> Result<bool, EntryError> {
-        let least = self.least_busy_shard();
+        let least = self.shard_for(room);
         let claimed = self.rooms().claim(Instant::now(), unix_millis(), epoch, room, least);
         let (shard, existed) = claimed.inspect_err(|_| count(&self.counters.rooms_refused))?;
         self.opened(room, Ok(shard), self.config.room.clone())?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use harness::{claims, get, sign, start};
 use livekit_contract::frame::{self, Encoding};
-use livekit_protocol::{Ping, SignalRequest, signal_request, signal_response};
+use livekit_protocol::{Ping, SignalRequest, TrickleRequest, signal_request, signal_response};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
@@ -152,4 +152,28 @@ async fn a_client_that_writes_json_is_answered_in_json() {
         false
     };
     assert!(timeout(PATIENCE, answered).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_requests_does_not_hold_up_others() {
+    let node = start(&[]).await;
+    let mut ada = join(&node, "ada").await;
+    let mut mallory = join(&node, "mallory").await;
+    let trickle =
+        TrickleRequest { candidate_init: "x".repeat(100_000), ..TrickleRequest::default() };
+    let request = SignalRequest { message: Some(signal_request::Message::Trickle(trickle)) };
+    let bytes = frame::encode_request(Encoding::Binary, &request).unwrap();
+    let flood = tokio::spawn(async move {
+        for _ in 0..5_000 {
+            if mallory.send(Message::Binary(bytes.clone().into())).await.is_err() {
+                return;
+            }
+        }
+    });
+    for number in 0..10 {
+        let mut other = timeout(PATIENCE, join(&node, &format!("guest-{number}"))).await.unwrap();
+        alive(&mut other).await;
+        alive(&mut ada).await;
+    }
+    flood.abort();
 }

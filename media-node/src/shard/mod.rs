@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 
-use livekit_protocol::signal_response;
+use livekit_protocol::{signal_request, signal_response};
 use media_core::ids::{ConnectionId, RoomKey};
 use media_core::io::{AdminCall, AdminReply, CloseReason, Command, Event};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use crate::net::Waker;
 
@@ -31,6 +31,12 @@ pub const COMMANDS_MAX: usize = 4_096;
 pub const SIGNALS_MAX: usize = 512;
 /// Frames waiting for one media TCP connection: about 0.3 s of a 10 Mbit/s downlink.
 pub const TCP_FRAMES_MAX: usize = 512;
+/// Requests of one WebSocket that its shard has not taken yet. A client that sends more waits, so
+/// that nobody fills the shard's queue alone or holds more than 16 frames of 2 MiB in it.
+pub const REQUESTS_WAITING_MAX: usize = 16;
+/// Frames of one media TCP connection that its shard has not taken yet; more are dropped, as
+/// datagrams would be. 256 are 0.1 s of a 25 Mbit/s uplink.
+pub const TCP_FRAMES_WAITING_MAX: usize = 256;
 /// Events waiting for the control side; one that is lost is made good by the next report.
 pub const EVENTS_MAX: usize = 16_384;
 /// How long a command that must not get lost waits for room in the queue.
@@ -52,12 +58,23 @@ pub enum ShardCommand {
     Core(Box<Command>),
     /// A join or a resume, with the way back to its WebSocket.
     Attach { connection: ConnectionId, outgoing: mpsc::Sender<ToClient>, command: Box<Command> },
+    /// One signalling request. `place` comes free when the shard has taken it.
+    Signal {
+        connection: ConnectionId,
+        request: Box<signal_request::Message>,
+        place: OwnedSemaphorePermit,
+    },
     /// A RoomService call.
     Admin { room: RoomKey, call: Box<AdminCall>, reply: oneshot::Sender<AdminReply> },
     /// A media TCP connection is there; its frames are written from `outgoing`.
     TcpOpened { source: SocketAddr, destination: SocketAddr, outgoing: mpsc::Sender<Vec<u8>> },
-    /// One frame of it.
-    TcpFrame { source: SocketAddr, destination: SocketAddr, contents: Vec<u8> },
+    /// One frame of it. `place` comes free when the shard has taken it.
+    TcpFrame {
+        source: SocketAddr,
+        destination: SocketAddr,
+        contents: Vec<u8>,
+        place: OwnedSemaphorePermit,
+    },
     /// It is gone.
     TcpClosed { source: SocketAddr, destination: SocketAddr },
     /// The process ends.

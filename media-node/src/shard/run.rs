@@ -219,6 +219,10 @@ impl ShardThread {
                 self.connections.attach(connection, outgoing);
                 Input::Command(*command)
             }
+            ShardCommand::Signal { connection, request, place } => {
+                drop(place);
+                Input::Command(Command::Signal { connection, request })
+            }
             ShardCommand::Admin { room, call, reply } => {
                 let request = self.connections.expect(reply);
                 Input::Command(Command::Admin { request, room, call: *call })
@@ -227,7 +231,8 @@ impl ShardThread {
                 self.connections.open_stream(source, destination, outgoing);
                 return;
             }
-            ShardCommand::TcpFrame { source, destination, contents } => {
+            ShardCommand::TcpFrame { source, destination, contents, place } => {
+                drop(place);
                 self.totals.packets_in += 1;
                 self.totals.bytes_in += contents.len() as u64;
                 let (transport, contents) = (Transport::Tcp, contents.as_slice());

@@ -12,12 +12,12 @@ use livekit_contract::frame::{self, Encoding};
 use livekit_protocol::{Pong, SignalResponse, signal_request, signal_response};
 use media_core::ids::ConnectionId;
 use media_core::io::{CloseReason, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::keys::unix_millis;
 use crate::node::{Node, count};
-use crate::shard::{ShardCommand, ShardHandle, ToClient};
+use crate::shard::{REQUESTS_WAITING_MAX, ShardCommand, ShardHandle, ToClient};
 
 /// WebSocket pings of the server (LiveKit: 10 s); they keep middleboxes from forgetting us.
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -28,6 +28,12 @@ const WRITE_MAX: Duration = Duration::from_secs(10);
 
 /// How long a client may take to answer a close frame.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// Requests per second one client may send for long; a join with its candidates takes about 50,
+/// a busy grid with adaptive stream tens a second.
+const REQUESTS_PER_SECOND: f64 = 100.0;
+/// Requests it may send at once.
+const REQUESTS_BURST: f64 = 1_000.0;
 
 /// Why a connection ends, as close code and text for the client.
 struct Ending {
@@ -43,6 +49,26 @@ const NOT_A_REQUEST: Ending =
     Ending { code: close_code::PROTOCOL, reason: "frame is not a SignalRequest" };
 const TOO_BIG: Ending = Ending { code: close_code::SIZE, reason: "frame is not readable" };
 
+/// A bucket of requests: who empties it waits and is not cut off.
+struct Pace {
+    left: f64,
+    at: Instant,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { left: REQUESTS_BURST, at: now }
+    }
+
+    /// How long the next request has to wait.
+    fn wait(&mut self, now: Instant) -> Duration {
+        let refill = now.saturating_duration_since(self.at).as_secs_f64() * REQUESTS_PER_SECOND;
+        self.left = (self.left + refill).min(REQUESTS_BURST) - 1.0;
+        self.at = now;
+        Duration::from_secs_f64((-self.left).max(0.0) / REQUESTS_PER_SECOND)
+    }
+}
+
 /// One client's signalling connection.
 pub(super) struct Session {
     node: Arc<Node>,
@@ -50,6 +76,8 @@ pub(super) struct Session {
     connection: ConnectionId,
     outgoing: mpsc::Receiver<ToClient>,
     encoding: Encoding,
+    pace: Pace,
+    places: Arc<Semaphore>,
 }
 
 impl Session {
@@ -59,7 +87,15 @@ impl Session {
         connection: ConnectionId,
         outgoing: mpsc::Receiver<ToClient>,
     ) -> Self {
-        Self { node, shard, connection, outgoing, encoding: Encoding::Binary }
+        Self {
+            node,
+            shard,
+            connection,
+            outgoing,
+            encoding: Encoding::Binary,
+            pace: Pace::new(Instant::now()),
+            places: Arc::new(Semaphore::new(REQUESTS_WAITING_MAX)),
+        }
     }
 
     /// Tells the shard who is here, serves the socket until it ends, and tells the shard that.
@@ -162,14 +198,19 @@ impl Session {
                     Pong { last_ping_timestamp: ping.timestamp, timestamp: unix_millis() as i64 };
                 self.send(socket, signal_response::Message::PongResp(pong)).await
             }
-            Some(request) => {
-                let (connection, request) = (self.connection, Box::new(request));
-                let command = ShardCommand::from(Command::Signal { connection, request });
-                self.shard.send_patiently(command).await.map_err(|_| OVERLOADED)
-            }
+            Some(request) => self.pass_on(Box::new(request)).await,
             // A field of a newer protocol: nothing we know was asked.
             None => Ok(()),
         }
+    }
+
+    /// Hands a request to the shard, at the pace that one client is allowed.
+    async fn pass_on(&mut self, request: Box<signal_request::Message>) -> Result<(), Ending> {
+        tokio::time::sleep(self.pace.wait(Instant::now())).await;
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| OVERLOADED)?;
+        let connection = self.connection;
+        let command = ShardCommand::Signal { connection, request, place };
+        self.shard.send_patiently(command).await.map_err(|_| OVERLOADED)
     }
 
     async fn send(
@@ -214,5 +255,22 @@ fn ending_of(reason: CloseReason) -> Ending {
         }
         CloseReason::RoomClosed => Ending { code: close_code::NORMAL, reason: "room closed" },
         CloseReason::ProtocolError(reason) => Ending { code: close_code::POLICY, reason },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_free_and_a_flood_waits() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        for _ in 0..1_000 {
+            assert_eq!(pace.wait(start), Duration::ZERO);
+        }
+        assert_eq!(pace.wait(start), Duration::from_millis(10));
+        let later = start + Duration::from_secs(1);
+        assert_eq!(pace.wait(later), Duration::ZERO);
     }
 }

@@ -4,6 +4,7 @@
 //! Invariant: that of the rewriters, also across the tracks that use the section one after
 //! another.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use str0m::media::Pt;
@@ -24,6 +25,8 @@ const FIRST_SEQUENCE: u16 = 1;
 /// What receivers need to know of one packet; read once for all of them.
 pub(crate) struct Arrival<'a> {
     pub(crate) packet: &'a RtpPacket,
+    /// What is sent; the packet's own payload, or silence in its place.
+    pub(crate) payload: Arc<[u8]>,
     pub(crate) stamp: SourceStamp,
     /// The publisher's time of capture on our clock, or the time of arrival.
     pub(crate) wallclock: Instant,
@@ -151,7 +154,7 @@ fn write(arrival: &Arrival<'_>, pt: Pt, numbers: Numbers) -> RtpWrite {
         ..ExtensionValues::default()
     };
     let sequence = SeqNo::from(numbers.sequence);
-    let payload = arrival.packet.payload.clone();
+    let payload = arrival.payload.clone();
     RtpWrite::new(pt, sequence, numbers.timestamp, arrival.wallclock, payload)
         .marker(header.marker)
         .ext_vals(values)

@@ -350,6 +350,9 @@ impl Room {
         // DTLS 1.2 server: our own preference decides, and it begins with AES-GCM.
         ctx.event(Event::TransportConnected { gcm: true });
         self.activate(ctx, participant);
+        if side == Side::Subscriber {
+            self.tell_speakers_to(ctx, participant);
+        }
     }
 
     fn ice_changed(

@@ -4,6 +4,7 @@
 
 #![expect(deprecated, reason = "clients in the field still read and send these fields")]
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use livekit_protocol as proto;
@@ -19,6 +20,11 @@ use crate::layers::{SPATIAL_LAYERS, spatial_of_rid};
 /// Clock of Opus (RFC 7587 §4.1) and of every video codec (RFC 3551 §5).
 const CLOCK_AUDIO_HZ: u32 = 48_000;
 const CLOCK_VIDEO_HZ: u32 = 90_000;
+
+/// One Opus packet of silence (RFC 6716: CELT, 20 ms, with nothing coded).
+const OPUS_SILENCE: [u8; 3] = [0xf8, 0xff, 0xfe];
+/// Silence sent after a mute: half a second, longer than receivers buffer.
+const SILENCE_PACKETS: u32 = 25;
 
 /// Audio or video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +63,8 @@ pub(crate) struct Track {
     pub(crate) keyframes: KeyframeThrottle,
     /// Participants that have a section for it.
     pub(crate) receivers: Vec<ParticipantSlot>,
+    /// Packets of silence still to be sent after a mute.
+    silence_left: u32,
     /// RTP timestamp of the audio packet before, for its duration.
     pub(crate) audio_timestamp: Option<u32>,
     /// Highest layer anyone wants, as last told to the publisher; nothing told yet.
@@ -96,10 +104,31 @@ impl Track {
             layers: LayerTracker::new(screen),
             keyframes: KeyframeThrottle::default(),
             receivers: Vec::new(),
+            silence_left: 0,
             audio_timestamp: None,
             told_quality: None,
             less_since: None,
         }
+    }
+
+    /// The publisher muted or unmuted.
+    pub(crate) fn mute(&mut self, muted: bool) {
+        self.info.muted = muted;
+        self.silence_left = SILENCE_PACKETS;
+    }
+
+    /// What may be heard of a packet: while muted a little silence, so that receivers fade out
+    /// instead of making up sound for what is missing, and then nothing.
+    pub(crate) fn audible(&mut self, payload: &Arc<[u8]>) -> Option<Arc<[u8]>> {
+        if self.kind == Kind::Video || !self.info.muted {
+            return Some(payload.clone());
+        }
+        // Silence between encrypted frames would be noise to a receiver that decrypts.
+        if self.silence_left == 0 || self.info.encryption != 0 {
+            return None;
+        }
+        self.silence_left -= 1;
+        Some(Arc::from(OPUS_SILENCE))
     }
 
     /// The encoding of a restriction id.

@@ -45,28 +45,33 @@ impl Room {
             return;
         }
         self.connections_told = Some(ctx.now);
-        let mut changed = Vec::new();
+        let mut all = Vec::new();
+        let mut newcomers = Vec::new();
         for (slot, one) in &mut self.participants {
             let quality = judge(one);
             let told = one.told_connection.replace(quality);
-            if told != Some(quality) {
-                let score = match quality {
-                    ConnectionQuality::Excellent => 4.6,
-                    ConnectionQuality::Good => 3.6,
-                    ConnectionQuality::Poor => 2.1,
-                    ConnectionQuality::Lost => 0.0,
-                };
-                changed.push((slot, one.sid.clone(), quality, score));
+            if told.is_none() {
+                newcomers.push(slot);
             }
+            let score = match quality {
+                ConnectionQuality::Excellent => 4.6,
+                ConnectionQuality::Good => 3.6,
+                ConnectionQuality::Poor => 2.1,
+                ConnectionQuality::Lost => 0.0,
+            };
+            all.push((slot, one.sid.clone(), quality, score, told != Some(quality)));
         }
-        if changed.is_empty() {
+        if all.iter().all(|(.., changed)| !changed) {
             return;
         }
         let everyone: Vec<_> = self.participants.keys().collect();
         for to in everyone {
-            let shown = changed.iter().filter(|(about, ..)| self.shows(to, *about));
+            let new = newcomers.contains(&to);
+            let shown = all
+                .iter()
+                .filter(|(about, .., changed)| (new || *changed) && self.shows(to, *about));
             let updates: Vec<_> = shown
-                .map(|(_, sid, quality, score)| proto::ConnectionQualityInfo {
+                .map(|(_, sid, quality, score, _)| proto::ConnectionQualityInfo {
                     participant_sid: sid.clone(),
                     quality: *quality as i32,
                     score: *score,

@@ -42,9 +42,9 @@ impl Room {
             return;
         };
         // What is said while muted is not for others, however late the client stops sending.
-        if track.info.muted && track.kind == Kind::Audio {
+        let Some(sent) = track.audible(&packet.payload) else {
             return;
-        }
+        };
         let pt = packet.header.payload_type;
         let all = publisher.transport.rtc.codec_config().params();
         let Some(params) = all.iter().find(|params| params.pt() == pt).copied() else {
@@ -61,7 +61,7 @@ impl Room {
             arrival: packet.timestamp,
             captured,
         };
-        let (spatial, payload) = (encoding.spatial, packet.payload.as_ref());
+        let (spatial, payload) = (encoding.spatial, sent.as_ref());
         let codec = params.spec().codec;
         let view = match (track.kind, codec) {
             (Kind::Audio, _) => None,
@@ -73,9 +73,10 @@ impl Room {
         let vp8 = (codec == Codec::Vp8).then(|| Vp8Descriptor::parse(payload).ok()).flatten();
         // A capture time in the future would confuse the receiver's clock.
         let wallclock = local.unwrap_or(packet.timestamp).min(ctx.now);
-        let arrival = Arrival { packet, stamp, wallclock, view, vp8 };
+        let bytes = payload.len();
+        let arrival = Arrival { packet, payload: sent, stamp, wallclock, view, vp8 };
         let temporal = view.and_then(|view| view.vp8).and_then(|vp8| vp8.temporal);
-        let appeared = track.layers.on_packet(ctx.now, spatial, temporal, payload.len());
+        let appeared = track.layers.on_packet(ctx.now, spatial, temporal, bytes);
         if appeared.is_some() {
             self.layers_changed(ctx, slot, codec);
         }

@@ -241,7 +241,12 @@ impl Room {
         {
             pending.info.muted = muted;
         }
-        self.update_own_track(ctx, slot, sid, |info| info.muted = muted);
+        let own = self.tracks.values_mut().find(|t| t.owner == slot && t.info.sid == sid);
+        if let Some(track) = own.filter(|track| track.info.muted != muted) {
+            track.mute(muted);
+            self.changed(slot);
+            self.tell_others(ctx, slot);
+        }
     }
 
     pub(super) fn update_own_track(

@@ -279,15 +279,29 @@ impl Room {
     /// Tells who began and ceased to speak.
     pub(super) fn tell_speakers(&mut self, ctx: &mut Context<'_>) {
         let changes = self.speakers.on_tick(ctx.now);
-        let info = |change: crate::speakers::SpeakerChange| {
-            let slot = ParticipantSlot::from(KeyData::from_ffi(change.speaker));
-            let one = self.participants.get(slot).filter(|one| !one.grant.hidden)?;
-            let (level, active) = (change.level, change.active);
-            Some(proto::SpeakerInfo { sid: one.sid.clone(), level, active })
-        };
-        let speakers: Vec<_> = changes.into_iter().filter_map(info).collect();
+        let speakers: Vec<_> =
+            changes.iter().filter_map(|change| self.speaker_info(change)).collect();
         if !speakers.is_empty() {
             self.tell_all(ctx, &Message::SpeakersChanged(proto::SpeakersChanged { speakers }));
         }
+    }
+
+    /// Tells one who has just come, or come back, who is speaking: a steady voice makes no change
+    /// that would tell it later.
+    pub(super) fn tell_speakers_to(&self, ctx: &mut Context<'_>, to: ParticipantSlot) {
+        let active = self.speakers.active();
+        let speakers: Vec<_> =
+            active.iter().filter_map(|change| self.speaker_info(change)).collect();
+        if !speakers.is_empty() {
+            let changed = proto::SpeakersChanged { speakers };
+            self.tell(ctx, to, Message::SpeakersChanged(changed));
+        }
+    }
+
+    fn speaker_info(&self, change: &crate::speakers::SpeakerChange) -> Option<proto::SpeakerInfo> {
+        let slot = ParticipantSlot::from(KeyData::from_ffi(change.speaker));
+        let one = self.participants.get(slot).filter(|one| !one.grant.hidden)?;
+        let (level, active) = (change.level, change.active);
+        Some(proto::SpeakerInfo { sid: one.sid.clone(), level, active })
     }
 }

@@ -32,6 +32,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(3500);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait for the name service.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the name service's answer is used: a burst of joins must not become a burst of lookups,
+/// and a replica that is new is needed no sooner.
+const RESOLVED_FOR: Duration = Duration::from_secs(1);
 /// First and longest pause before the placers are asked again.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_millis(400);
@@ -72,6 +75,7 @@ pub struct Placer {
 #[derive(Default)]
 struct Known {
     addresses: Vec<SocketAddr>,
+    resolved: Option<Instant>,
     channels: HashMap<SocketAddr, (Arc<ClientTls>, Channel)>,
 }
 
@@ -182,6 +186,25 @@ impl Placer {
     /// Every address of the placers, the last known leader first. When the name service does not
     /// answer, those known from before.
     async fn candidates(&self) -> Vec<SocketAddr> {
+        let mut addresses = match self.resolved_lately() {
+            Some(addresses) => addresses,
+            None => self.resolve().await,
+        };
+        if let Some(leader) = *self.leader.borrow()
+            && let Some(index) = addresses.iter().position(|address| *address == leader)
+        {
+            addresses.swap(0, index);
+        }
+        addresses
+    }
+
+    fn resolved_lately(&self) -> Option<Vec<SocketAddr>> {
+        let known = self.known();
+        let lately = known.resolved.is_some_and(|at| at.elapsed() < RESOLVED_FOR);
+        lately.then(|| known.addresses.clone())
+    }
+
+    async fn resolve(&self) -> Vec<SocketAddr> {
         let mut addresses = Vec::new();
         for host in self.address.split(',') {
             let resolved = timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(host)).await;
@@ -195,13 +218,8 @@ impl Placer {
             addresses.clone_from(&known.addresses);
         } else {
             known.addresses.clone_from(&addresses);
+            known.resolved = Some(Instant::now());
             known.channels.retain(|address, _| addresses.contains(address));
-        }
-        drop(known);
-        if let Some(leader) = *self.leader.borrow()
-            && let Some(index) = addresses.iter().position(|address| *address == leader)
-        {
-            addresses.swap(0, index);
         }
         addresses
     }

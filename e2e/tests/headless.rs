@@ -2,6 +2,8 @@
 //!
 //! Starts `media-node --dev` from this build on free ports of the loopback and ends it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;

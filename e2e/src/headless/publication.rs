@@ -9,6 +9,7 @@ use std::time::Instant;
 use livekit_contract::proto;
 use str0m::Rtc;
 use str0m::change::SdpApi;
+use str0m::format::PayloadParams;
 use str0m::media::{
     Direction, KeyframeRequest, MediaKind, Mid, Pt, Rid, Simulcast, SimulcastLayer,
 };
@@ -158,7 +159,7 @@ impl Publication {
         }
         self.payload_type = rtc.media(mid).and_then(|media| {
             let accepted = media.remote_pts();
-            let ours = rtc.codec_config().params().iter().map(|params| params.pt());
+            let ours = rtc.codec_config().params().iter().map(PayloadParams::pt);
             ours.into_iter().find(|pt| accepted.contains(pt))
         });
         self.due = self.payload_type.map(|_| now);

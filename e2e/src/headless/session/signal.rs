@@ -12,6 +12,7 @@ use str0m::channel::{ChannelConfig, Reliability};
 use super::super::HeadlessError;
 use super::super::ledger::{TrackKey, TrackKind};
 use super::super::participant::{ParticipantEvent, lock, since};
+use super::super::publication::Publication;
 use super::super::transport::Transport;
 use super::{Phase, Session, Transports};
 
@@ -82,7 +83,7 @@ impl Session {
         self.on_participants(&join.other_participants);
         self.open_transports(now)?;
         let announcements: Vec<_> =
-            self.publications.iter().map(|publication| publication.announcement()).collect();
+            self.publications.iter().map(Publication::announcement).collect();
         for announcement in announcements {
             self.send(signal_request::Message::AddTrack(announcement));
         }

@@ -55,6 +55,9 @@ type ShardValue = fn(&ShardReport) -> f64;
 const SHARD_COUNTERS: &[(&str, &str, ShardValue)] = &[
     ("packets_received", "packets from the network", |r| r.totals.packets_in as f64),
     ("bytes_received", "bytes of them", |r| r.totals.bytes_in as f64),
+    ("receive_errors", "times the kernel refused to hand out packets", |r| {
+        r.totals.receive_errors as f64
+    }),
     ("packets_sent", "packets to the network by UDP", |r| r.totals.sent.packets as f64),
     ("bytes_sent", "bytes of them", |r| r.totals.sent.bytes as f64),
     ("send_messages", "messages given to the kernel; packets_sent / this is the GSO run", |r| {

@@ -280,10 +280,12 @@ impl Rooms {
         self.homes.get(room)
     }
 
+    /// Whether new rooms may come.
     pub fn state(&self) -> State {
         self.state
     }
 
+    /// The highest epoch seen.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }

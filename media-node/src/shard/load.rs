@@ -71,6 +71,8 @@ pub struct ShardTotals {
     pub packets_in: u64,
     pub bytes_in: u64,
     pub sent: SendCounters,
+    /// Times the kernel refused to hand out packets.
+    pub receive_errors: u64,
     /// WebSockets cut off because they did not read.
     pub signal_overflows: u64,
     /// Media frames dropped because a TCP connection did not take them.

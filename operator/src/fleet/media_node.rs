@@ -14,7 +14,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Streaming, transport::Channel};
+use tonic::{Code, transport::Channel};
 
 use super::{Cluster, Shared, Target, channel, cluster::Refusal};
 use crate::{pki::Role, reconcile::build::media_pod::CONTROL_PORT};
@@ -112,7 +112,10 @@ impl Speaker {
         renew.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                report = next(&mut reports) => self.hear(report?)?,
+                report = reports.message() => {
+                    let report = self.heard_status(report)?.ok_or(Ended::StreamEnd)?;
+                    self.hear(report)?;
+                }
                 _ = renew.tick() => self.grant(&mut client).await?,
                 changed = self.wanted.changed() => {
                     if changed.is_err() {
@@ -208,8 +211,4 @@ impl Speaker {
         };
         self.heard_status(said.map_err(|_| Ended::Timeout)?)
     }
-}
-
-async fn next(reports: &mut Streaming<media::NodeReport>) -> Result<media::NodeReport, Ended> {
-    reports.message().await?.ok_or(Ended::StreamEnd)
 }

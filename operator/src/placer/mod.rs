@@ -293,15 +293,13 @@ async fn claim(
 }
 
 fn refused(status: &Status) -> ClaimOutcome {
+    let says = |word: &&str| status.message().contains(*word);
     match status.code() {
         Code::ResourceExhausted => ClaimOutcome::Refused(ClaimRefusal::Full),
         Code::FailedPrecondition => ClaimOutcome::Refused(ClaimRefusal::StaleEpoch),
-        // The contract's word for draining or without a grant; but a broken connection says the
-        // same.
-        Code::Unavailable if status.message().contains("drain") => {
-            ClaimOutcome::Refused(ClaimRefusal::NotAdmitting)
-        }
-        Code::Unavailable if status.message().contains("grant") => {
+        // The contract's answer while draining, stopping or without a grant; a broken connection
+        // gives the same code with other words.
+        Code::Unavailable if ["grant", "draining", "stopping", "full"].iter().any(says) => {
             ClaimOutcome::Refused(ClaimRefusal::NotAdmitting)
         }
         _ => ClaimOutcome::Unknown,

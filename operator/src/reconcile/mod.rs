@@ -3,6 +3,7 @@
 //! Invariant: one meeting cluster is never reconciled twice at the same time, and a bad one never
 //! stops the others.
 
+pub mod addresses;
 pub mod build;
 pub mod context;
 pub mod credentials;
@@ -189,7 +190,8 @@ async fn apply(
     let standing = build::standing(workload, media_nodes);
     let (namespace, name) = (&workload.namespace, &workload.name);
     objects::apply(&context.client, namespace, name, &workload.owner.uid, &standing).await?;
-    steps::carry_out(context, workload, &authority, world, plan).await
+    steps::carry_out(context, workload, &authority, world, plan).await?;
+    addresses::write(context, workload, observed).await
 }
 
 async fn authority(context: &Context, workload: &Workload) -> Result<Authority, ReconcileError> {

@@ -1,7 +1,9 @@
 //! Tells people what was seen and done: statuses and Events. Writes nothing else, and decides only
 //! whether a change is worth a write. Invariant: an Event is made for a change, not for every plan.
 
-use hemicycle_crds::{MediaNode, MediaNodeStatus, MeetingCluster, MeetingClusterStatus};
+use hemicycle_crds::{
+    ANNOTATION_ADDRESSES, MediaNode, MediaNodeStatus, MeetingCluster, MeetingClusterStatus,
+};
 use jiff::Timestamp;
 use kube::{
     Api, Resource, ResourceExt,
@@ -140,11 +142,13 @@ async fn media_nodes(
             continue;
         };
         let before = media_node.status.clone().unwrap_or_default();
-        let pod_status = account.observed.pods.get(name).and_then(|pod| pod.status.as_ref());
+        let pod = account.observed.pods.get(name);
+        let written = pod.and_then(|pod| pod.annotations().get(ANNOTATION_ADDRESSES));
+        let host_ip = pod.and_then(|pod| pod.status.as_ref()?.host_ip.as_ref());
         let version = context.fleet.version(&tenant, name);
         let facts = status::MediaNodeFacts {
             standing,
-            address: pod_status.and_then(|status| status.host_ip.as_deref()),
+            address: written.or(host_ip).map(String::as_str),
             version: version.as_deref(),
             generation: media_node.metadata.generation,
             now: account.now,

@@ -133,6 +133,10 @@ fn media_template(spec: &MeetingClusterSpec, config: &Config) -> MediaTemplate {
             SpecExposure::HostNetwork => Exposure::HostNetwork,
         },
         advertised: match spec.media.address_source {
+            // What reaches the Kubernetes node is not what reaches a load balancer.
+            _ if spec.media.exposure == SpecExposure::LoadBalancer => {
+                AdvertisedAddress::LoadBalancer
+            }
             AddressSource::HostIP => AdvertisedAddress::HostIp,
             AddressSource::NodeExternalIP => AdvertisedAddress::NodeExternalIp,
             AddressSource::Annotation => AdvertisedAddress::NodeAnnotation,

@@ -40,6 +40,8 @@ pub enum AdvertisedAddress {
     NodeExternalIp,
     /// The Kubernetes node's annotation, known once the pod is bound.
     NodeAnnotation,
+    /// The media node's own load balancer, known once the cloud has made it.
+    LoadBalancer,
 }
 
 /// What makes media pods.

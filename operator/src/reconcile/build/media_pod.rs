@@ -185,7 +185,9 @@ fn environment(workload: &Workload, pod: &MediaPod) -> Vec<Value> {
             AdvertisedAddress::HostIp => field(advertised, "status.hostIP"),
             // Written by the operator as soon as the pod is bound; read at each start of the
             // container, so that one that starts too early finds it when it starts again.
-            AdvertisedAddress::NodeExternalIp | AdvertisedAddress::NodeAnnotation => {
+            AdvertisedAddress::NodeExternalIp
+            | AdvertisedAddress::NodeAnnotation
+            | AdvertisedAddress::LoadBalancer => {
                 field(advertised, &format!("metadata.annotations['{ANNOTATION_ADDRESSES}']"))
             }
         },
@@ -224,6 +226,12 @@ fn ports(media: &MediaTemplate) -> Vec<Value> {
     all
 }
 
+/// Name of [`media_service`].
+#[must_use]
+pub fn service_name(media_node: &str) -> String {
+    format!("{media_node}-media")
+}
+
 /// The Service through which media reaches one media node, where the exposure asks for one.
 #[must_use]
 pub fn media_service(workload: &Workload, media_node: &str) -> Option<Manifest> {
@@ -233,14 +241,23 @@ pub fn media_service(workload: &Workload, media_node: &str) -> Option<Manifest> 
         Exposure::NodePort => "NodePort",
         Exposure::LoadBalancer => "LoadBalancer",
     };
-    let mut ports = vec![json!({
-        "name": "ice-tcp", "port": media.tcp_port, "targetPort": media.tcp_port, "protocol": "TCP",
-    })];
-    ports.extend((0..media.shards).map(|shard| {
-        let port = media.udp_port_first.saturating_add(shard);
-        json!({"name": format!("media-{shard}"), "port": port, "targetPort": port,
-               "protocol": "UDP"})
-    }));
+    let mut ports: Vec<Value> = (0..media.shards)
+        .map(|shard| {
+            let port = media.udp_port_first.saturating_add(shard);
+            let mut entry = json!({"name": format!("media-{shard}"), "port": port,
+                "targetPort": port, "protocol": "UDP"});
+            // Participants are told this port, so the outside must have the same.
+            if let (Exposure::NodePort, Some(entry)) = (media.exposure, entry.as_object_mut()) {
+                entry.insert("nodePort".to_owned(), json!(port));
+            }
+            entry
+        })
+        .collect();
+    // A port of the Kubernetes node cannot be chosen freely: there, UDP alone is offered.
+    if media.exposure == Exposure::LoadBalancer {
+        ports.push(json!({"name": "ice-tcp", "port": media.tcp_port,
+            "targetPort": media.tcp_port, "protocol": "TCP"}));
+    }
     let content = json!({"spec": {
         "type": type_,
         // The participants' addresses are to arrive as they are, without a second hop.
@@ -249,6 +266,6 @@ pub fn media_service(workload: &Workload, media_node: &str) -> Option<Manifest> 
         "selector": {MEDIA_NODE_LABEL: media_node},
         "ports": ports,
     }});
-    let name = format!("{media_node}-media");
+    let name = service_name(media_node);
     Some(Manifest::new(workload, Kind::Service, name, MEDIA_NODE, content))
 }

@@ -180,7 +180,7 @@ impl ShardThread {
                 continue;
             };
             let destination = socket.advertised();
-            // One batch, then everybody else's turn; the poller comes back at once if there is more.
+            // One batch, then everybody else gets a turn; if there is more, the poller says so at once.
             let received = receive.receive(socket, |source, contents| {
                 totals.packets_in += 1;
                 totals.bytes_in += contents.len() as u64;

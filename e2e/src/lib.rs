@@ -12,6 +12,8 @@ pub mod images;
 pub mod install;
 pub mod load;
 pub mod page;
+#[cfg(feature = "placement")]
+pub mod placement_load;
 mod process;
 pub mod story;
 pub mod verify;

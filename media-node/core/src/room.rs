@@ -35,6 +35,7 @@ use crate::transport::{DataKind, MEDIA_LOST_MAX};
 
 pub(crate) use admin::with_timeouts;
 pub(crate) use connection::Arrivals;
+pub(crate) use data::Destinations;
 pub(crate) use join::leave;
 
 /// How often a room looks after itself: speakers, keyframes that were throttled, who is gone.

@@ -72,6 +72,21 @@ fn assert_decodable(world: &World, to: usize, track: &str) -> Vec<u8> {
 }
 
 #[test]
+fn a_newcomer_is_told_who_is_speaking() {
+    let (mut world, ada, _) = call(7, &[]);
+    world.run(SECONDS(5));
+    let eve = world.join("eve");
+    let ada = world.clients[ada].sid.clone();
+    // A steady voice causes no change that would tell it later.
+    world.until(SECONDS(5), "the newcomer knows who speaks", |w| {
+        w.clients[eve].signals.iter().any(|signal| {
+            matches!(signal, signal_response::Message::SpeakersChanged(s)
+                if s.speakers.iter().any(|s| s.active && s.sid == ada))
+        })
+    });
+}
+
+#[test]
 fn two_participants_see_and_hear_each_other() {
     let (mut world, ada, bob) = call(1, &[]);
     world.run(SECONDS(5));

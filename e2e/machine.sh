@@ -24,7 +24,7 @@ done
 
 missing=
 for package in containerd runc containernetworking-plugins iproute2 iptables nftables conntrack busybox-static socat \
-    gcc libc6-dev buildah util-linux procps curl python3-venv chromium firefox-esr; do
+    gcc g++ libc6-dev buildah util-linux procps curl python3-venv chromium firefox-esr; do
   dpkg-query -W -f '${Status}' "$package" 2> /dev/null | grep -q 'ok installed' || missing="$missing $package"
 done
 if [ -n "$missing" ]; then

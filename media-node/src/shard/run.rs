@@ -180,7 +180,7 @@ impl ShardThread {
                 continue;
             };
             let destination = socket.advertised();
-            // One batch, then everybody else gets a turn; if there is more, the poller says so at once.
+            // One batch, then everybody else gets a turn; the poller says if there is more.
             let received = receive.receive(socket, |source, contents| {
                 totals.packets_in += 1;
                 totals.bytes_in += contents.len() as u64;

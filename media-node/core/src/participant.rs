@@ -4,6 +4,7 @@
 //! others are told of.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Instant;
 
 use livekit_contract::grants::{Claims, VideoGrant};
@@ -12,17 +13,26 @@ use livekit_protocol as proto;
 use str0m::rtp::Ssrc;
 
 use crate::bandwidth::Allocator;
+use crate::data_cache::ReliableCache;
 use crate::forward::source_clock::PublisherClock;
 use crate::ids::{ConnectionId, Side, TrackSlot};
 use crate::io::ClientParams;
 use crate::negotiation::Subscriber;
-use crate::room::Arrivals;
+use crate::room::{Arrivals, Destinations};
 use crate::transport::Transport;
 
 /// A track announced by AddTrack whose media section has not been offered yet.
 pub(crate) struct PendingTrack {
     pub(crate) cid: String,
     pub(crate) info: proto::TrackInfo,
+}
+
+/// A reliable message as it was relayed.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    pub(crate) bytes: Arc<[u8]>,
+    /// Identities it was for; none is everyone.
+    pub(crate) to: Arc<Destinations>,
 }
 
 /// Where packets of one SSRC belong.
@@ -73,6 +83,8 @@ pub(crate) struct Participant {
     pub(crate) choices: HashMap<String, bool>,
     /// UpdateTrackSettings by track, also for tracks that are not there yet.
     pub(crate) settings: HashMap<String, proto::UpdateTrackSettings>,
+    /// Its reliable messages, for those who come back after a gap.
+    pub(crate) sent: ReliableCache<Kept>,
     pub(crate) allocator: Allocator,
     /// The estimate of the downlink, in bits per second.
     pub(crate) budget_bps: Option<u64>,

@@ -96,3 +96,44 @@ fn noise_costs_nobody_anything() {
     world.run(SECONDS(1));
     assert_eq!(world.clients[1].data.len(), 1);
 }
+
+#[test]
+fn who_comes_back_gets_the_reliable_messages_it_missed() {
+    use media_core::io::Command;
+    use proto::signal_request::Message as Request;
+    use sim_support::world::{claims, room};
+    let mut world = three();
+    let send = |world: &mut World, sequence: u32| {
+        let packet = proto::DataPacket { sequence, ..user(&sequence.to_be_bytes(), &[]) };
+        assert!(world.clients[0].send_data("_reliable", &packet));
+        world.run(Duration::from_millis(100));
+    };
+    send(&mut world, 1);
+    let connection = world.clients[1].connection;
+    world.command(Command::SignalClosed { connection });
+    // What is on the way while the client is away is lost with its old transport.
+    world.clients[1].data.clear();
+    send(&mut world, 2);
+    send(&mut world, 3);
+    world.clients[1].data.clear();
+    let next = media_core::ids::ConnectionId(99);
+    world.clients[1].connection = next;
+    let participant_sid = world.clients[1].sid.clone();
+    let claims = Box::new(claims("bob"));
+    world.command(Command::Resume { connection: next, room: room(), participant_sid, claims });
+    let state = proto::SyncState {
+        datachannel_receive_states: vec![proto::DataChannelReceiveState {
+            publisher_sid: world.clients[0].sid.clone(),
+            last_seq: 1,
+        }],
+        ..Default::default()
+    };
+    world.clients[1].request(Request::SyncState(state));
+    world.run(SECONDS(1));
+    let got: Vec<_> = world.clients[1]
+        .data
+        .iter()
+        .map(|(_, bytes)| proto::DataPacket::decode(bytes.as_slice()).unwrap().sequence)
+        .collect();
+    assert_eq!(got, [2, 3]);
+}

@@ -6,6 +6,8 @@
 
 #![expect(deprecated, reason = "clients in the field still read and send these fields")]
 
+use std::sync::Arc;
+
 use livekit_protocol as proto;
 use prost::Message as _;
 use proto::data_packet;
@@ -13,6 +15,7 @@ use proto::data_packet;
 use super::Room;
 use crate::context::Context;
 use crate::ids::{ParticipantSlot, Side};
+use crate::participant::Kept;
 use crate::transport::DataKind;
 
 /// Field numbers of `DataPacket` in `livekit_models.proto`.
@@ -58,6 +61,13 @@ impl Room {
             }
         };
         self.send_data(ctx, Some(from), kind, &to, &stamped);
+        if kind == DataKind::Reliable
+            && packet.sequence > 0
+            && let Some(sender) = self.participants.get_mut(from)
+        {
+            let kept = Kept { bytes: Arc::from(stamped), to: Arc::new(to) };
+            sender.sent.push(ctx.now, packet.sequence, kept.bytes.len(), kept);
+        }
     }
 
     /// Sends a message to those named, or to everyone but its sender.
@@ -94,20 +104,49 @@ impl Room {
         }
     }
 
-    /// Sends a resumed participant the reliable messages that it missed.
+    /// Sends a resumed participant the reliable messages that it missed: those after the last it
+    /// had of each publisher.
     pub(super) fn replay(
         &mut self,
-        _ctx: &mut Context<'_>,
-        _slot: ParticipantSlot,
-        _received: &[proto::DataChannelReceiveState],
+        ctx: &mut Context<'_>,
+        slot: ParticipantSlot,
+        received: &[proto::DataChannelReceiveState],
     ) {
+        let Some(one) = self.participants.get(slot) else {
+            return;
+        };
+        let (sid, identity) = (one.sid.clone(), one.identity.expose().clone());
+        let mut missed = Vec::new();
+        for (publisher, other) in &mut self.participants {
+            if publisher == slot {
+                continue;
+            }
+            let last = received.iter().find(|state| state.publisher_sid == other.sid);
+            let Some(last) = last.map(|state| state.last_seq) else {
+                continue;
+            };
+            let after = other.sent.after(ctx.now, last).map(|(_, kept)| kept.clone());
+            missed.extend(after.filter(|kept| kept.to.contain(&sid, &identity)));
+        }
+        let Some(one) = self.participants.get_mut(slot) else {
+            return;
+        };
+        for kept in missed {
+            if one.subscriber.transport.write_data(DataKind::Reliable, &kept.bytes) {
+                ctx.stats.data_out += 1;
+            } else {
+                ctx.stats.drops.data_slow_reader += 1;
+            }
+        }
+        self.touch(ctx, slot, Side::Subscriber);
     }
 }
 
 /// Whom a message is for. Nobody named is everyone.
-pub(super) struct Destinations {
-    pub(super) identities: Vec<String>,
-    pub(super) sids: Vec<String>,
+#[derive(Default)]
+pub(crate) struct Destinations {
+    pub(crate) identities: Vec<String>,
+    pub(crate) sids: Vec<String>,
 }
 
 impl Destinations {

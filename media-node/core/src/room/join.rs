@@ -16,6 +16,7 @@ use super::Room;
 use crate::bandwidth::Allocator;
 use crate::config::{PARTICIPANTS_MAX, PROTOCOL_VERSION, SERVER_VERSION};
 use crate::context::Context;
+use crate::data_cache::ReliableCache;
 use crate::ids::{ConnectionId, ParticipantSlot, Side};
 use crate::io::{CloseReason, Event, Join};
 use crate::negotiation::Subscriber;
@@ -98,6 +99,7 @@ impl Room {
             allocator: Allocator::new(pause_allowed),
             budget_bps: None,
             desired_bps: 0,
+            sent: ReliableCache::default(),
             told_connection: None,
             audience: None,
             claims,

@@ -139,6 +139,17 @@ fn room(number: u64) -> RoomKey {
     RoomKey::new(TENANT, format!("room-{number}"))
 }
 
+/// The media node that a message goes to, if it goes to one.
+fn recipient(message: &Message) -> Option<usize> {
+    match message {
+        Message::Observe { node, .. }
+        | Message::Grant { node, .. }
+        | Message::Claim { node, .. }
+        | Message::Release { node, .. } => Some(*node),
+        Message::Report { .. } | Message::Granted { .. } | Message::Claimed { .. } => None,
+    }
+}
+
 impl Sim {
     fn new(seed: u64) -> Self {
         let settings = Settings {
@@ -297,15 +308,7 @@ impl Sim {
     /// What comes to a frozen process waits in its socket. A grant that waited is taken as lost:
     /// that a late one cannot do harm is not shown here (see the header).
     fn thaw(&mut self, message: Message) -> Option<Message> {
-        let node = match &message {
-            Message::Observe { node, .. }
-            | Message::Grant { node, .. }
-            | Message::Claim { node, .. }
-            | Message::Release { node, .. } => *node,
-            Message::Report { .. } | Message::Granted { .. } | Message::Claimed { .. } => {
-                return Some(message);
-            }
-        };
+        let Some(node) = recipient(&message) else { return Some(message) };
         let until = self.nodes[node].frozen_until;
         if self.now >= until {
             return Some(message);
@@ -588,12 +591,16 @@ impl Sim {
         }
         self.tally.operations += 1;
         let (room, now) = (room(number), self.now);
+        let home = self.leaders[leader].directory.home(&room).map(|home| home.media_node);
         match self.leaders[leader].directory.route(&room, hints, now) {
             Decision::Claim { media_node } => {
                 let node = self.index(&media_node);
+                let asks_again = home.as_ref() == Some(&media_node);
                 self.leaders[leader].claims.insert((node, room.clone()), now);
                 let epoch = self.leaders[leader].directory.epoch();
-                self.check_decision(leader, node, &room);
+                if !asks_again {
+                    self.check_decision(leader, node, &room);
+                }
                 let decided = now;
                 self.send(leader, node, Message::Claim { leader, node, epoch, room, decided });
             }
@@ -624,6 +631,8 @@ impl Sim {
             0..=2 => self.fail_over(),
             3..=8 => {
                 self.tally.restarts += 1;
+                // What was on its way to the old process died with its connections.
+                self.queue.retain(|_, message| recipient(message) != Some(node));
                 let n = &mut self.nodes[node];
                 n.alive = true;
                 n.incarnation += 1;
@@ -659,7 +668,11 @@ impl Sim {
                 let known = KnownMediaNode { admission, ..self.known(node) };
                 self.leaders[leader].directory.node_known(known, now);
             }
-            34..=39 => self.nodes[node].frozen_until = now.plus_ms(1_000 + self.dice.below(12_000)),
+            34..=39 => {
+                let until = now.plus_ms(1_000 + self.dice.below(12_000));
+                let n = &mut self.nodes[node];
+                n.frozen_until = n.frozen_until.max(until);
+            }
             40..=300 => {
                 // A room ends by itself.
                 let ended = room(self.dice.below(ROOMS));

@@ -33,7 +33,7 @@ function pathBlock(path: Path): HTMLElement {
 }
 
 function sentBlock(sent: Sent): HTMLElement {
-  return block(`${t('sending')}: ${sent.source}${sent.rid ? ` ${sent.rid}` : ''}`, [
+  return block(`${t('sending')} · ${sent.source}${sent.rid ? ` ${sent.rid}` : ''}`, [
     ['', [sent.codec, size(sent), bitrateText(sent.bitrateBps)].filter(Boolean).join(' · ')],
     ['', sent.limitedBy === undefined || sent.limitedBy === 'none' ? '' : `↓ ${sent.limitedBy}`],
   ]);
@@ -41,7 +41,7 @@ function sentBlock(sent: Sent): HTMLElement {
 
 function receivedBlock(received: Received): HTMLElement {
   const energy = received.audioEnergy;
-  return block(`${t('receiving')}: ${received.participant} · ${received.source}`, [
+  return block(`${t('receiving')} · ${received.participant} · ${received.source}`, [
     ['', [received.codec, size(received), bitrateText(received.bitrateBps)].filter(Boolean).join(' · ')],
     ['frames', received.framesDecoded === undefined ? '' : String(received.framesDecoded)],
     ['energy', energy === undefined ? '' : energy.toFixed(3)],

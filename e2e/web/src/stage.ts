@@ -28,7 +28,7 @@ export class Stage {
   constructor(private readonly room: Room) {
     this.element = el('section', { class: 'stage' }, this.list, this.sounds);
     this.watch = new ResizeObserver(() => this.arrange());
-    this.watch.observe(this.element);
+    this.watch.observe(this.list);
   }
 
   /** Brings every tile and sound up to date with the room. */
@@ -108,11 +108,7 @@ export class Stage {
     setAttribute(this.list, 'data-arrangement', this.arrangement);
     const first = shared[0];
     for (const tile of tiles) tile.element.classList.toggle('leading', tile === first);
-    const style = getComputedStyle(this.element);
-    const inner = (size: number, a: string, b: string): number =>
-      size - parseFloat(a) - parseFloat(b);
-    const width = inner(this.element.clientWidth, style.paddingLeft, style.paddingRight);
-    const height = inner(this.element.clientHeight, style.paddingTop, style.paddingBottom);
+    const { clientWidth: width, clientHeight: height } = this.list;
     let grid = gridOf(this.arrangement === 'grid' ? people : 1, width, height, GAP);
     if (this.arrangement === 'grid' && grid.tileWidth < NARROWEST) {
       const columns = Math.max(1, Math.floor((width + GAP) / (NARROWEST + GAP)));

@@ -2,6 +2,7 @@
 //! outside.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -10,6 +11,7 @@ use super::Story;
 use crate::bed::{forward, node_address};
 use crate::cast::Credentials;
 use crate::install;
+use crate::process::run;
 
 /// The sample's specification with changes.
 #[derive(Debug, Clone)]
@@ -143,6 +145,11 @@ impl Meetings<'_> {
         let targets = targets.collect::<Result<Vec<_>>>()?;
         let listen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         forward(listen, targets)?;
+        // Ready gateways are not yet reachable ones: kube-proxy learns of them a moment later.
+        let page = format!("http://{listen}/");
+        self.story.until("the gateway answers", 20, || {
+            run(Command::new("curl").args(["-sf", "-m", "2", "-o", "/dev/null", &page])).is_ok()
+        })?;
         Ok(format!("ws://{listen}"))
     }
 

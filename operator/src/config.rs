@@ -32,7 +32,7 @@ pub struct Config {
     #[arg(
         long,
         env = "HEMICYCLE_LEASE_SECONDS",
-        default_value_t = 7,
+        default_value_t = 6,
         value_parser = clap::value_parser!(u32).range(4..=60)
     )]
     pub lease_seconds: u32,

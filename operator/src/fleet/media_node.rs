@@ -110,11 +110,16 @@ impl Speaker {
         self.say_wanted(&mut client, wanted).await?;
         let mut renew = interval(GRANT_EVERY);
         renew.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard = false;
         loop {
             tokio::select! {
                 report = reports.message() => {
                     let report = self.heard_status(report)?.ok_or(Ended::StreamEnd)?;
                     self.hear(report)?;
+                    // The first report makes it eligible: new rooms need not wait for the next beat.
+                    if !std::mem::replace(&mut heard, true) {
+                        self.grant(&mut client).await?;
+                    }
                 }
                 _ = renew.tick() => self.grant(&mut client).await?,
                 changed = self.wanted.changed() => {

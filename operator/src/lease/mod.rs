@@ -24,9 +24,9 @@ pub use self::election::Standing;
 use self::election::{Election, Record, Step};
 
 /// How often the holder renews: four attempts fit into the shortest time it may go on writing.
-pub const RENEW_EVERY: Duration = Duration::from_millis(1_500);
+pub const RENEW_EVERY: Duration = Duration::from_millis(1_200);
 /// How often the others look: adds at most this much to a take-over.
-pub const WATCH_EVERY: Duration = Duration::from_millis(1_000);
+pub const WATCH_EVERY: Duration = Duration::from_millis(700);
 /// Deadline of one call. The client would otherwise retry for minutes on 429, 503 and 504.
 pub const CALL_TIMEOUT: Duration = Duration::from_millis(2_000);
 

@@ -8,8 +8,8 @@
 //! (epochs, grants, idempotent claims, reports of what changed) and know nothing of the placer's
 //! code.
 //!
-//! What it cannot see: a grant that arrives long after its call was given up, as it may in the socket
-//! of a frozen media node. The placer counts on a grant's call to end within its skew.
+//! What it cannot see: a grant that arrives long after its call was given up, as it may in the
+//! socket of a frozen media node. The placer counts on a grant's call to end within its skew.
 //!
 //! `cargo test -p operator-core --release --test sim_placement -- --ignored` runs ten million
 //! operations and prints what happened.

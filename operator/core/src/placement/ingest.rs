@@ -57,8 +57,8 @@ impl Directory {
         if view.epoch < self.epoch {
             return Err(ReportError::EpochLower);
         }
-        // Reports tell what changed, and while it was out of sight its rooms may have been given away:
-        // it must tell the whole again.
+        // Reports tell what changed, and while it was out of sight its rooms may have been given
+        // away: it must tell the whole again.
         let out_of_sight = node.stream.is_some() && !node.in_sight(now);
         if out_of_sight && !view.whole {
             return Err(ReportError::Late);

@@ -156,8 +156,8 @@ impl Directory {
         }
     }
 
-    /// Nobody knows what came of a claim. A room that had its home there keeps it: the claim was only
-    /// a question. A new one is given up when later reports do not bring it.
+    /// Nobody knows what came of a claim. A room that had its home there keeps it: the claim was
+    /// only a question. A new one is given up when later reports do not bring it.
     fn doubt_claim(&mut self, room: &RoomKey, media_node: &MediaNodeName, now: Timestamp) {
         let had_its_home = self.rooms.get(room).is_some_and(|entry| entry.incarnation.is_some());
         if had_its_home {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use livekit_contract::grants::Claims;
-use str0m::config::{CryptoProvider, DtlsCert};
+use str0m::config::DtlsCert;
 
 use crate::io::Transport;
 
@@ -42,13 +42,8 @@ pub struct Certificate(pub(crate) DtlsCert);
 impl Certificate {
     /// A fresh self-signed certificate. One per process: its key never leaves memory.
     pub fn generate() -> Option<Self> {
-        crypto().dtls_provider.generate_certificate().map(Self)
+        crate::suite::provider().dtls_provider.generate_certificate().map(Self)
     }
-}
-
-/// The one crypto library of the workspace.
-pub(crate) fn crypto() -> CryptoProvider {
-    str0m::crypto::from_feature_flags()
 }
 
 /// Where unacknowledged media is kept for retransmission, per outgoing video stream.

@@ -33,6 +33,7 @@ mod sdp;
 mod shard;
 pub mod speakers;
 mod stats;
+mod suite;
 mod track;
 mod transport;
 

@@ -348,8 +348,7 @@ impl Room {
             transport.connected = true;
             transport.lost_at = None;
         }
-        // DTLS 1.2 server: our own preference decides, and it begins with AES-GCM.
-        ctx.event(Event::TransportConnected { gcm: true });
+        ctx.event(Event::TransportConnected { gcm: crate::suite::take_is_gcm() });
         self.activate(ctx, participant);
         if side == Side::Subscriber {
             self.tell_speakers_to(ctx, participant);

@@ -323,3 +323,80 @@ fn leave_action(reason: proto::DisconnectReason) -> proto::leave_request::Action
         _ => Action::Disconnect,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use livekit_contract::grants::Claims;
+
+    use super::*;
+    use crate::config::{Certificate, RtxCache, TokenMinter};
+
+    struct NoTokens;
+
+    impl TokenMinter for NoTokens {
+        fn mint(&self, _: &Claims, _: u64) -> Option<String> {
+            None
+        }
+    }
+
+    fn shard() -> Shard {
+        let now = Instant::now();
+        let config = ShardConfig {
+            addresses: Vec::new(),
+            anchor: (now, 0),
+            node_id: String::new(),
+            region: String::new(),
+            certificate: Certificate::generate().unwrap(),
+            tokens: Arc::new(NoTokens),
+            rtx_cache: RtxCache::default(),
+            resume_window: Duration::from_secs(30),
+            bandwidth_estimation: false,
+        };
+        Shard::new(config, 1)
+    }
+
+    fn outputs(shard: &mut Shard) -> Vec<Output> {
+        let mut all = Vec::new();
+        loop {
+            match shard.poll() {
+                Output::Timeout(_) => return all,
+                output => all.push(output),
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_ends_its_room_and_no_other() {
+        let mut shard = shard();
+        let now = shard.now;
+        let key = |name: &str| RoomKey { tenant: "dev/dev".to_owned(), name: name.to_owned() };
+        for (number, name) in [(1, "one"), (2, "two")] {
+            let join = Join {
+                connection: ConnectionId(number),
+                room: key(name),
+                claims: Claims { identity: "ada".to_owned(), ..Claims::default() },
+                client: crate::io::ClientParams::default(),
+            };
+            shard.handle(now, Input::Command(Command::Join(Box::new(join))));
+        }
+        outputs(&mut shard);
+        let slot = shard.names[&key("one")];
+        assert!(shard.with_room(slot, |_, _| -> () { panic!("a fault of this room") }).is_none());
+        let said = outputs(&mut shard);
+        assert!(said.iter().any(|output| {
+            matches!(output, Output::Event(Event::RoomPanicked { room }) if *room == key("one"))
+        }));
+        let closed = |number| {
+            said.iter().any(|output| {
+                matches!(output, Output::CloseSignal { connection, .. }
+                    if *connection == ConnectionId(number))
+            })
+        };
+        assert!(closed(1) && !closed(2));
+        let stats = shard.stats();
+        assert_eq!((stats.rooms, stats.participants, stats.rooms_panicked), (1, 1, 1));
+        assert!(shard.open(&key("one"), RoomOptions::default()).is_some(), "it may begin anew");
+    }
+}

@@ -82,6 +82,7 @@ pub(crate) struct Transport {
 impl Transport {
     pub(crate) fn new(config: &ShardConfig, side: Side, now: Instant) -> Self {
         let mut builder = Rtc::builder()
+            .set_crypto_provider(crate::suite::provider())
             .set_dtls_cert(config.certificate.0.clone())
             .set_dtls_version(DtlsVersion::Dtls12)
             .set_ice_lite(true)

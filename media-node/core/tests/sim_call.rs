@@ -109,6 +109,15 @@ fn two_participants_see_and_hear_each_other() {
     let stats = world.shard.stats();
     assert_eq!((stats.participants, stats.tracks, stats.downlinks, stats.publishers), (2, 4, 4, 2));
     assert_eq!(stats.drops.malformed, 0);
+    let suites: Vec<_> = world
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            media_core::io::Event::TransportConnected { gcm } => Some(*gcm),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(suites, [true; 4], "every transport ends on AES-GCM");
 }
 
 #[test]

@@ -52,7 +52,12 @@ pub enum Command {
     /// A verified token wants in. Answered by `Signal(join)` or by `Signal(leave)` + close.
     Join(Box<Join>),
     /// A WebSocket of a participant that is here comes back (`reconnect=1&sid`).
-    Resume { connection: ConnectionId, room: RoomKey, participant_sid: String, claims: Box<Claims> },
+    Resume {
+        connection: ConnectionId,
+        room: RoomKey,
+        participant_sid: String,
+        claims: Box<Claims>,
+    },
     /// One SignalRequest of a connection.
     Signal { connection: ConnectionId, request: Box<proto::signal_request::Message> },
     /// The WebSocket is gone. Media goes on; the participant leaves when it does not come back

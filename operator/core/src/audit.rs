@@ -220,9 +220,12 @@ fn proves_empty(world: &World, seen: &MediaNodeSeen, evidence: &Evidence, now: T
         Evidence::PodGone => seen.pod == PodSeen::Gone,
         Evidence::NeverCreated => seen.pod == PodSeen::NeverCreated,
         Evidence::NeverStarted { pod_uid } => pod.is_some_and(|pod| {
-            pod.uid == *pod_uid
-                && matches!(pod.phase, PodPhase::Pending | PodPhase::Unschedulable { .. })
-                && seen.report.is_none()
+            let waits = match pod.phase {
+                PodPhase::Pending | PodPhase::Unschedulable { .. } => true,
+                PodPhase::Running => pod.ready == crate::world::Ready::No && pod.trouble.is_some(),
+                PodPhase::Terminated { .. } => false,
+            };
+            pod.uid == *pod_uid && waits && seen.report.is_none()
         }),
         Evidence::PodTerminated { pod_uid } => pod.is_some_and(|pod| {
             pod.uid == *pod_uid && matches!(pod.phase, PodPhase::Terminated { .. })

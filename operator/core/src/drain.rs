@@ -14,7 +14,7 @@ use crate::{
     report::MediaNodeState,
     sovereignty::{self, Footing},
     step::Evidence,
-    world::{DesiredState, DrainCause, DrainRequested, MediaNodeSeen, PodPhase, ReportSeen},
+    world::{DesiredState, DrainCause, DrainRequested, MediaNodeSeen, PodPhase, Ready, ReportSeen},
 };
 
 /// Rooms sent home by one plan. Their people come back at once and must all be placed again: this
@@ -158,7 +158,7 @@ fn empty(seen: &MediaNodeSeen, report: &ReportSeen) -> Option<Evidence> {
     })
 }
 
-/// The evidence that a media node never ran.
+/// The evidence that a media node never ran, or never far enough to speak.
 pub(crate) fn never_started(seen: &MediaNodeSeen) -> Option<Evidence> {
     if seen.report.is_some() {
         return None;
@@ -166,8 +166,11 @@ pub(crate) fn never_started(seen: &MediaNodeSeen) -> Option<Evidence> {
     match pod(seen) {
         None => Some(Evidence::NeverCreated),
         Some(pod) => {
-            let waiting = matches!(pod.phase, PodPhase::Pending | PodPhase::Unschedulable { .. });
-            waiting.then(|| Evidence::NeverStarted { pod_uid: pod.uid.clone() })
+            let pending = matches!(pod.phase, PodPhase::Pending | PodPhase::Unschedulable { .. });
+            // Not ready, with the kubelet's word on why its container waits: no process is there.
+            let failing =
+                pod.phase == PodPhase::Running && pod.ready == Ready::No && pod.trouble.is_some();
+            (pending || failing).then(|| Evidence::NeverStarted { pod_uid: pod.uid.clone() })
         }
     }
 }

@@ -19,8 +19,8 @@ pub const REPORT_FRESH_MS: u64 = 3_000;
 /// [`REPORT_FRESH_MS`] so that one lost stream and its renewal do not stir the fleet.
 pub const REPORT_SCALE_MS: u64 = 10_000;
 
-/// A media node unheard for this long, whose Kubernetes node or pod is not ready either, is taken
-/// out of the count so that another is made for it. It is not deleted: it may still hold rooms.
+/// A media node unheard for this long, whose Kubernetes node is not ready either, is taken out of
+/// the count so that another is made for it. It is not deleted: it may still hold rooms.
 pub const UNREACHABLE_AFTER_MS: u64 = 30_000;
 
 /// How one media node stands.
@@ -106,8 +106,10 @@ fn silent(world: &World, media_node: &MediaNodeSeen, pod: &Pod, now: Timestamp) 
     if pod.ready == Ready::Yes && kubernetes_node_ready {
         return Standing::Silent;
     }
+    // Where the Kubernetes node answers, its kubelet sees the process and starts it again: another
+    // media node would fail the same way, and another after it.
     let last_heard = media_node.report.as_ref().map_or(pod.created, |report| report.received);
-    if now.since_ms(last_heard) >= UNREACHABLE_AFTER_MS {
+    if !kubernetes_node_ready && now.since_ms(last_heard) >= UNREACHABLE_AFTER_MS {
         return Standing::Unreachable;
     }
     if media_node.report.is_none() { Standing::Starting } else { Standing::Silent }
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_never_spoke_is_starting_and_later_out_of_reach() {
+    fn a_pod_that_never_spoke_is_starting_until_its_kubernetes_node_is_lost() {
         let fresh = |w: &mut World| {
             fixtures::media_node(w, "demo-0").report = None;
             fixtures::pod(w, "demo-0").ready = Ready::No;
@@ -189,6 +191,11 @@ mod tests {
             fresh(w);
             fixtures::pod(w, "demo-0").created = Timestamp(0);
         };
-        assert_eq!(stand(old), Standing::Unreachable);
+        assert_eq!(stand(old), Standing::Starting, "its kubelet starts it again and again");
+        let lost = |w: &mut World| {
+            old(w);
+            fixtures::kubernetes_node(w, "k0").ready = false;
+        };
+        assert_eq!(stand(lost), Standing::Unreachable);
     }
 }

@@ -90,7 +90,7 @@ pub enum Evidence {
     PodGone,
     /// No pod was ever made.
     NeverCreated,
-    /// The pod's process never started.
+    /// The pod's process never started, or fails before it speaks and does not run now.
     NeverStarted {
         /// The pod.
         pod_uid: Uid,
@@ -115,7 +115,7 @@ impl Evidence {
             Self::PodTerminated { .. } => "the kubelet reported its pod as terminated".into(),
             Self::PodGone => "its pod is gone".into(),
             Self::NeverCreated => "it never had a pod".into(),
-            Self::NeverStarted { .. } => "its process never started".into(),
+            Self::NeverStarted { .. } => "its process does not run and never spoke".into(),
             Self::KubernetesNodeGone { kubernetes_node, .. } => {
                 format!("Kubernetes node {kubernetes_node} does not exist any more")
             }

@@ -88,6 +88,25 @@ fn a_template_that_cannot_start_is_replaced_by_the_next_without_waiting() {
 }
 
 #[test]
+fn a_template_that_crashes_makes_no_further_media_node_and_gives_way_to_the_next() {
+    let (mut world, mut policy) = changed();
+    add_new(&mut world, 2);
+    fixtures::media_node(&mut world, "demo-2").report = None;
+    fixtures::pod(&mut world, "demo-2").ready = Ready::No;
+    fixtures::pod(&mut world, "demo-2").trouble = Some("CrashLoopBackOff".into());
+    let (plan, report) = planned(&world, &policy);
+    assert_eq!(plan.steps, [], "the old ones serve, and one failing media node is enough");
+    let waits = WaitingOn::MediaNodeReady("demo-2".into());
+    assert!(report.held().any(|(_, held)| held.on == waits));
+    policy.template_hash = "t3".into();
+    let (plan, _) = planned(&world, &policy);
+    let deleted = plan.steps.iter().any(
+        |step| matches!(step, Step::DeleteMediaNode { name, .. } if name.as_str() == "demo-2"),
+    );
+    assert!(deleted && plan.steps.len() == 2, "{plan:?}");
+}
+
+#[test]
 fn when_all_are_new_the_fleet_has_its_size_again() {
     let (mut world, policy) = changed();
     world.media_nodes.clear();

@@ -55,6 +55,7 @@ pub enum Command {
     Resume {
         connection: ConnectionId,
         room: RoomKey,
+        /// The `sid` of the query.
         participant_sid: String,
         claims: Box<Claims>,
     },

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // The whole of what the meeting page must do, with two real browsers against one server.
 //
+//   scenario.mjs --media-node ../../target/debug/media-node [--pairs …]     starts and ends its own
 //   scenario.mjs --dev http://127.0.0.1:7880 [--pairs chromium+chromium,firefox+firefox,chromium+firefox]
 //   scenario.mjs --server ws://host:7880 --key K --secret S --page http://host/ [--pairs …]
 // Common: [--out DIR] [--steps meet,mute,…] [--json FILE]
@@ -15,6 +16,7 @@ import { parseArgs } from 'node:util';
 import { ENGINES } from './browser.mjs';
 import { openLine } from './line.mjs';
 import { Person } from './person.mjs';
+import { startMediaNode } from './server.mjs';
 import { STEPS } from './steps.mjs';
 import { link, mint, ticketFromDev } from './token.mjs';
 
@@ -31,13 +33,16 @@ function readArguments() {
   try {
     const options = { dev: text, server: text, key: text, secret: text, page: text, json: text };
     Object.assign(options, { out: { ...text, default: 'scenario' }, steps: text });
+    options['media-node'] = text;
     options.pairs = { ...text, default: PAIRS };
     ({ values } = parseArgs({ options }));
   } catch (error) {
     fail(error.message);
   }
   const minted = values.server && values.key && values.secret && values.page;
-  if (!values.dev && !minted) fail('--dev, or --server with --key, --secret and --page is needed');
+  if (!values.dev && !values['media-node'] && !minted) {
+    fail('--media-node, --dev, or --server with --key, --secret and --page is needed');
+  }
   return values;
 }
 
@@ -95,6 +100,8 @@ async function runPair(args, pair, steps) {
 
 const args = readArguments();
 mkdirSync(args.out, { recursive: true });
+const node = args['media-node'] ? await startMediaNode(args['media-node']) : null;
+if (node) args.dev = node.dev;
 const chosen = args.steps?.split(',');
 const steps = STEPS.filter(([name]) => !chosen || name === 'meet' || chosen.includes(name));
 const results = [];
@@ -107,6 +114,11 @@ for (const pair of args.pairs.split(',')) {
     results.push({ pair, step: 'open', ok: false, error: error.message });
     console.log(`FAIL ${pair.padEnd(17)} browsers open: ${error.message}`);
   }
+}
+if (node) {
+  results.push({ pair: '', step: 'node', ok: node.alive(), error: node.alive() ? '' : node.said() });
+  if (!node.alive()) console.log(`FAIL the media node ended:\n${node.said()}`);
+  node.stop();
 }
 const failed = results.filter((result) => !result.ok).length;
 if (args.json) writeFileSync(args.json, `${JSON.stringify(results, null, 2)}\n`);

@@ -116,7 +116,8 @@ impl Speaker {
                 report = reports.message() => {
                     let report = self.heard_status(report)?.ok_or(Ended::StreamEnd)?;
                     self.hear(report)?;
-                    // The first report makes it eligible: new rooms need not wait for the next beat.
+                    // The first report makes it eligible: new rooms need not wait for the next
+                    // beat.
                     if !std::mem::replace(&mut heard, true) {
                         self.grant(&mut client).await?;
                     }

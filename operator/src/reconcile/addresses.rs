@@ -1,6 +1,7 @@
-//! Writes onto a media pod the addresses that it is to advertise, where they are known only once the
-//! pod is bound or its load balancer is there. Chooses nothing: the exposure says where to look.
-//! Invariant: an address that was written is not changed while the pod lives, for participants know it.
+//! Writes onto a media pod the addresses that it is to advertise, where they are known only once
+//! the pod is bound or its load balancer is there. Chooses nothing: the exposure says where to
+//! look. Invariant: an address that was written is not changed while the pod lives, for
+//! participants know it.
 
 use hemicycle_crds::ANNOTATION_ADDRESSES;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};

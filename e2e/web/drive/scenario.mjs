@@ -100,7 +100,8 @@ async function runPair(args, pair, steps) {
 
 const args = readArguments();
 mkdirSync(args.out, { recursive: true });
-const node = args['media-node'] ? await startMediaNode(args['media-node']) : null;
+const program = args['media-node'];
+const node = program ? await startMediaNode(program).catch((e) => fail(e.message)) : null;
 if (node) args.dev = node.dev;
 const chosen = args.steps?.split(',');
 const steps = STEPS.filter(([name]) => !chosen || name === 'meet' || chosen.includes(name));

@@ -1,23 +1,34 @@
-// A media node of its own for a driver: started with `--dev` on ports that a developer's own does not
-// use, and ended with the driver.
+// A media node of its own for a driver: started with `--dev` on ports that are free, and ended with the
+// driver.
 
 import { spawn } from 'node:child_process';
+import { createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { pause } from './browser.mjs';
 
 const HOST = '127.0.0.1';
-const SIGNAL_PORT = 17_880;
 const STARTS_WITHIN_MS = 10_000;
 const PAGE = join(dirname(fileURLToPath(import.meta.url)), '..', 'dist');
 
+/** Ports that nobody listens on at this moment; whoever is quicker makes the start fail, and says so. */
+async function freePorts(count) {
+  const servers = Array.from({ length: count }, () => createServer().listen(0, HOST));
+  await Promise.all(servers.map((one) => new Promise((resolve) => one.once('listening', resolve))));
+  const ports = servers.map((one) => one.address().port);
+  await Promise.all(servers.map((one) => new Promise((resolve) => one.close(resolve))));
+  return ports;
+}
+
 /** Starts the program at `path`; `dev` of the result is where its tokens are. */
 export async function startMediaNode(path) {
-  const dev = `http://${HOST}:${SIGNAL_PORT}`;
-  const line = ['--dev', '--signal-address', `${HOST}:${SIGNAL_PORT}`];
-  line.push('--admin-address', `${HOST}:${SIGNAL_PORT + 2}`, '--tcp-port', `${SIGNAL_PORT + 3}`);
-  line.push('--udp-port-first', '51880', '--page-directory', PAGE, '--stop-timeout-seconds', '1');
+  const [signal, admin, tcp, udp] = await freePorts(4);
+  const dev = `http://${HOST}:${signal}`;
+  const line = ['--dev', '--signal-address', `${HOST}:${signal}`];
+  line.push('--admin-address', `${HOST}:${admin}`, '--tcp-port', String(tcp));
+  line.push('--udp-port-first', String(udp), '--page-directory', PAGE);
+  line.push('--stop-timeout-seconds', '1');
   const child = spawn(path, line, { stdio: ['ignore', 'pipe', 'pipe'] });
   let said = '';
   let ended = false;

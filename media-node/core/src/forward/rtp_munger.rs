@@ -17,7 +17,7 @@ pub const RESTART_JUMP_PACKETS: u64 = 3000;
 /// The capture clock may differ from the time of arrival by this much before we stop believing
 /// it: beyond it lies a publisher whose wall clock was set, not one whose network is slow.
 pub const CAPTURE_DISAGREEMENT_MAX: Duration = Duration::from_secs(2);
-/// Where extended source numbers start, high enough that going back never underflows.
+/// Where extended numbers and timestamps start, high enough that going back never underflows.
 const SOURCE_EPOCH: u64 = 1 << 32;
 
 /// What the munger needs to know of a packet.
@@ -103,7 +103,7 @@ impl RtpMunger {
         Self {
             clock_rate_hz,
             first_sequence: u64::from(first_sequence & 0x7fff),
-            first_timestamp: u64::from(first_timestamp),
+            first_timestamp: SOURCE_EPOCH + u64::from(first_timestamp),
             source: None,
             last: None,
             reference: None,
@@ -174,7 +174,7 @@ impl RtpMunger {
         let timestamp = stamp.timestamp.wrapping_add(source.timestamp_shift);
         let last = self.last.get_or_insert(Last {
             sequence,
-            timestamp: u64::from(timestamp),
+            timestamp: SOURCE_EPOCH + u64::from(timestamp),
             arrival: stamp.arrival,
         });
         if sequence >= last.sequence {
@@ -294,6 +294,16 @@ mod tests {
         assert_eq!(go(30_000), Ok(1), "a jump ahead");
         assert_eq!(go(10), Err(Refused::TooOld), "one stray packet proves nothing");
         assert_eq!(go(11), Ok(2));
+    }
+
+    #[test]
+    fn a_publisher_whose_clock_runs_backwards_cannot_break_the_next_switch() {
+        let start = Instant::now();
+        let mut munger = RtpMunger::new(48_000, 3, 9);
+        munger.forward(LOW, &stamp(start, 1, 1_000, 0)).unwrap();
+        munger.forward(LOW, &stamp(start, 2, 0, 20)).unwrap();
+        let switched = munger.forward(HIGH, &stamp(start, 7, 5, 40)).unwrap();
+        assert_eq!(switched.timestamp, 9 + 960);
     }
 
     #[test]

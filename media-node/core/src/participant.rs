@@ -74,7 +74,8 @@ pub(crate) struct Participant {
     pub(crate) connection: Option<ConnectionId>,
     /// When the WebSocket went away, while it is away.
     pub(crate) signal_lost_at: Option<Instant>,
-    pub(crate) last_signal_at: Instant,
+    /// The newest ping; nothing from clients that never ping.
+    pub(crate) last_ping_at: Option<Instant>,
     pub(crate) publisher: Option<Publisher>,
     pub(crate) subscriber: Subscriber,
     pub(crate) pending: Vec<PendingTrack>,

@@ -388,7 +388,7 @@ impl Room {
             self.participants
                 .iter_mut()
                 .filter_map(|(slot, one)| {
-                    let silent = past(Some(one.last_signal_at), join::SIGNAL_SILENCE_MAX);
+                    let silent = past(one.last_ping_at, join::SIGNAL_SILENCE_MAX);
                     let signal = past(one.signal_lost_at, window) || silent;
                     let media = past(one.subscriber.transport.lost_at, MEDIA_LOST_MAX)
                         && one.publisher.as_ref().is_none_or(|publisher| {

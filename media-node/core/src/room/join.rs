@@ -27,7 +27,7 @@ use crate::transport::Transport;
 const PING_INTERVAL_S: i32 = 5;
 /// And give up after this long without an answer.
 const PING_TIMEOUT_S: i32 = 15;
-/// A client whose WebSocket is open but silent: three times its own patience.
+/// A client that used to ping and ceased, though its WebSocket is open: three times its patience.
 pub(super) const SIGNAL_SILENCE_MAX: Duration = Duration::from_secs(45);
 /// From join to the first connected transport; slow networks need ICE and DTLS retransmissions.
 pub(super) const CONNECT_MAX: Duration = Duration::from_secs(60);
@@ -89,7 +89,7 @@ impl Room {
             token_refreshed_at: ctx.now,
             connection: Some(connection),
             signal_lost_at: None,
-            last_signal_at: ctx.now,
+            last_ping_at: None,
             publisher: None,
             subscriber: Subscriber::new(transport),
             pending: Vec::new(),
@@ -201,7 +201,7 @@ impl Room {
         };
         let former = one.connection.replace(connection);
         one.signal_lost_at = None;
-        one.last_signal_at = ctx.now;
+        one.last_ping_at = None;
         if let Some(former) = former {
             ctx.close(former, CloseReason::Replaced);
         }

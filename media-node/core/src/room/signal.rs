@@ -33,7 +33,9 @@ impl Room {
         let Some(one) = self.participants.get_mut(slot) else {
             return;
         };
-        one.last_signal_at = ctx.now;
+        if matches!(request, Request::Ping(_) | Request::PingReq(_)) {
+            one.last_ping_at = Some(ctx.now);
+        }
         match request {
             Request::Offer(offer) => self.publisher_offer(ctx, slot, &offer),
             Request::Answer(answer) => self.subscriber_answer(ctx, slot, &answer),

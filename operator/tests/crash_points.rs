@@ -334,3 +334,32 @@ async fn what_was_edited_or_deleted_by_hand_is_healed() {
     settle(&server, &context).await.expect("nothing is cut");
     assert_eq!(server.picture(), whole);
 }
+
+/// Harm if it fails: one full quota keeps the API server busy with the same refusal, ten times a
+/// second.
+#[tokio::test]
+async fn a_refusal_that_lasts_is_told_once_and_not_written_again_and_again() {
+    let server = stage();
+    server.fill(MEDIA_NODES);
+    let context = process(&server);
+    server.put(CLUSTERS, cluster(&json!({})));
+    for _ in 0..3 {
+        settle_once(&server, &context).await.expect_err("the quota is full");
+    }
+    let before = server.get(CLUSTERS, "visio").expect("there");
+    assert_eq!(before["status"]["ordinalHighWater"], 0);
+    let told = before["status"]["conditions"].to_string();
+    assert!(told.contains("ApiRefused") && told.contains("exceeded quota"), "{told}");
+    let version = server.writes().len();
+    for _ in 0..3 {
+        settle_in_place(&server, &context).await.expect_err("the quota is full");
+    }
+    assert_eq!(server.writes().len(), version, "{:?}", &server.writes()[version..]);
+}
+
+/// One look of the operator, in no time.
+async fn settle_in_place(server: &ApiServer, context: &Context) -> Result<(), ReconcileError> {
+    let object = server.get(CLUSTERS, "visio").expect("there");
+    let cluster: MeetingCluster = serde_json::from_value(object).expect("a MeetingCluster");
+    reconcile::reconcile_one(context, &cluster).await.map(drop)
+}

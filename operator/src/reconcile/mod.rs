@@ -146,12 +146,17 @@ pub async fn reconcile_one(
     };
     let world =
         fetch::world(context, cluster, &observed, &policy.template_hash, seen::timestamp(now));
-    let (plan, report) = plan::plan(&world, &policy, seen::timestamp(now));
+    let (plan, mut report) = plan::plan(&world, &policy, seen::timestamp(now));
     tracing::debug!(tenant, scale = ?report.scale, steps = ?plan.steps, "planned");
     context.remember(&tenant, |memory| memory.scale = report.scale_memory.clone());
 
     show_fleet(context, &policy, &observed, &world, &report);
     let applied = apply(context, cluster, &workload, &observed, &world, &plan).await;
+    if applied.is_err() {
+        // Numbers that were not given are given next time: a refusal that lasts must not count on and
+        // so write a new status, which would wake us at once instead of after the pause.
+        report.ordinal_high_water = world.ordinal_high_water;
+    }
     let refusals = keep_refusals(context, &tenant, applied.as_ref().err(), seen::timestamp(now));
     let world = World { refusals, ..world };
     let told = conditions(&world, &policy, &report);

@@ -34,6 +34,8 @@ struct State {
     writes: Vec<String>,
     cut: Option<(usize, Cut)>,
     dead: bool,
+    /// A collection in which nothing may be created, as under a quota.
+    full: Option<String>,
     /// What there was at each version, for readers that lag.
     past: Vec<BTreeMap<(String, String), Value>>,
     lag: usize,
@@ -85,6 +87,11 @@ impl ApiServer {
         let mut state = self.lock();
         state.cut = None;
         state.dead = false;
+    }
+
+    /// From now on nothing may be created in a collection.
+    pub(crate) fn fill(&self, collection: &str) {
+        self.lock().full = Some(collection.to_owned());
     }
 
     /// Reads show what there was this many versions ago; writes meet what there is.
@@ -249,6 +256,9 @@ impl State {
         let key = (asked.collection.clone(), name.clone());
         let old = self.objects.get(&key).cloned();
         if asked.method == Method::POST {
+            if self.full.as_ref() == Some(&asked.collection) {
+                return refuse(403, "Forbidden", "exceeded quota: media");
+            }
             if old.is_some() {
                 return refuse(409, "AlreadyExists", format!("{name} exists"));
             }

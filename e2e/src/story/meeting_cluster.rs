@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -25,6 +26,7 @@ pub struct MeetingClusterBuilder {
 pub struct Meetings<'a> {
     story: &'a Story,
     name: String,
+    url: OnceLock<String>,
     /// Its API key.
     pub credentials: Credentials,
 }
@@ -82,7 +84,7 @@ impl MeetingClusterBuilder {
         });
         install::apply_text(story.bed(), "meetingcluster", &object.to_string())?;
         story.say(&format!("meeting cluster {name} is applied"));
-        Ok(Meetings { story, name, credentials })
+        Ok(Meetings { story, name, url: OnceLock::new(), credentials })
     }
 }
 
@@ -137,6 +139,9 @@ impl Meetings<'_> {
     /// # Errors
     /// If the Service has no such port.
     pub fn url(&self) -> Result<String> {
+        if let Some(url) = self.url.get() {
+            return Ok(url.clone());
+        }
         let service = format!("service/{}-gateway", self.name);
         let port = self.story.value(&service, "{.spec.ports[0].nodePort}");
         let port: u16 = port.parse().with_context(|| format!("{service} has no node port"))?;
@@ -150,7 +155,7 @@ impl Meetings<'_> {
         self.story.until("the gateway answers", 20, || {
             run(Command::new("curl").args(["-sf", "-m", "2", "-o", "/dev/null", &page])).is_ok()
         })?;
-        Ok(format!("ws://{listen}"))
+        Ok(self.url.get_or_init(|| format!("ws://{listen}")).clone())
     }
 
     /// The media node that has rooms, if it is one alone.

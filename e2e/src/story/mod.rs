@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::bed::{Bed, Layout, Result as BedResult};
+use crate::bed::{Bed, Layout, Part, Result as BedResult};
 use crate::install;
+use crate::process::Wait;
 
 pub use gathering::{Gathering, Noticed};
 pub use meeting_cluster::{MeetingClusterBuilder, Meetings};
@@ -43,13 +44,28 @@ pub fn tell(name: &str, scenes: impl FnOnce(&Story) -> Result<()>) {
     ended.unwrap_or_else(|error| panic!("{name} cannot be cleared away: {error:#}"));
 }
 
+/// Starts whatever an earlier story broke and did not mend.
+fn mend(bed: &Bed) -> Result<()> {
+    for part in Part::ALL {
+        bed.start(part)?;
+    }
+    let answers = || install::kubectl(bed, &["get", "--raw", "/readyz"]).is_ok();
+    Wait::new("the API server's readiness", 60).until(answers)?;
+    for n in bed.layout().nodes() {
+        bed.start_node(n)?;
+        bed.wait_node_ready(n)?;
+    }
+    Ok(())
+}
+
 impl Story {
     fn begin(name: &str) -> Result<Self> {
         ensure!(Bed::is_inside(), "live tests run inside the test bed: ./verify live");
         let bed = Bed::open(Layout::from_environment())?;
+        mend(&bed)?;
         let namespace = format!("story-{name}");
         // What an interrupted run left would tell another story.
-        let old = ["delete", "namespace", &namespace, "--ignore-not-found", "--timeout=120s"];
+        let old = ["delete", "namespace", &namespace, "--ignore-not-found", "--timeout=300s"];
         install::kubectl(&bed, &old).context("cannot remove an earlier namespace")?;
         install::namespace(&bed, &namespace)?;
         Ok(Self { bed, namespace, begin: Instant::now() })
@@ -137,7 +153,8 @@ impl Story {
     }
 
     fn end(self) -> Result<()> {
-        let line = ["delete", "namespace", &self.namespace, "--timeout=120s"];
+        // After etcd was away, Kubernetes' own controllers back off for minutes.
+        let line = ["delete", "namespace", &self.namespace, "--timeout=300s"];
         install::kubectl(&self.bed, &line).map(|_| ()).context("the namespace does not go")
     }
 }

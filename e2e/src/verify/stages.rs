@@ -50,7 +50,9 @@ fn tidy(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
 }
 
 fn clippy(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
-    log.run(&mut cargo("clippy --workspace --all-targets --features e2e/bed -- -D warnings"))?;
+    log.run(&mut cargo(
+        "clippy --workspace --all-targets --features e2e/bed,e2e/placement -- -D warnings",
+    ))?;
     Ok(Count::ONE)
 }
 

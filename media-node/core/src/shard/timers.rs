@@ -25,7 +25,13 @@ pub(crate) struct Alarm {
 
 impl Alarm {
     /// Called when an entry fired: true when the owner is really due.
+    ///
+    /// An entry that an earlier one has overtaken fires as well. It must not pass for the one that
+    /// counts, or each would leave another behind and the heap would grow with every packet.
     pub(crate) fn fired(&mut self, now: Instant) -> bool {
+        if self.scheduled.is_some_and(|scheduled| scheduled > now) {
+            return false;
+        }
         self.scheduled = None;
         self.deadline.is_some_and(|deadline| deadline <= now)
     }
@@ -64,5 +70,31 @@ impl Timers {
             return None;
         }
         self.heap.pop().map(|Reverse((_, due))| due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn overtaken_entries_die_out() {
+        let start = Instant::now();
+        let at = |millis: u64| start + Duration::from_millis(millis);
+        let (mut timers, mut alarm) = (Timers::default(), Alarm::default());
+        let due = Due::Room(RoomSlot::default());
+        for millis in 0..1000 {
+            // Each packet asks for something far and then something near.
+            timers.arm(&mut alarm, due, at(millis + 50));
+            timers.arm(&mut alarm, due, at(millis + 5));
+            while timers.pop(at(millis)).is_some() {
+                if !alarm.fired(at(millis)) {
+                    timers.again(&mut alarm, due);
+                }
+            }
+        }
+        assert!(timers.heap.len() < 60, "{} entries for one owner", timers.heap.len());
     }
 }

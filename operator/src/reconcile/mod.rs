@@ -167,6 +167,7 @@ pub async fn reconcile_one(
         world: &world,
         policy: &policy,
         report: &report,
+        carried_out: applied.is_ok(),
         now,
     };
     tell::everybody(context, &account, &told).await?;

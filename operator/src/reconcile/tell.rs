@@ -46,6 +46,8 @@ pub struct Account<'a> {
     pub policy: &'a Policy,
     /// Why the plan is what it is.
     pub report: &'a PlanReport,
+    /// Whether the plan was carried out to its end.
+    pub carried_out: bool,
     /// Now.
     pub now: Timestamp,
 }
@@ -185,7 +187,8 @@ async fn write_media_node(
 /// One Event for each thing done, and for each condition that changed its mind.
 async fn events(context: &Context, account: &Account<'_>, conditions: &[CoreCondition]) {
     let tenant = account.workload.tenant();
-    for (stage, done) in account.report.done() {
+    // What could not be done is told by the condition that says why.
+    for (stage, done) in account.report.done().filter(|_| account.carried_out) {
         let note = done.to_owned();
         publish(context, account.cluster, EventType::Normal, stage.as_str(), "Plan", note).await;
     }

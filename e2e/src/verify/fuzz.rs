@@ -27,7 +27,7 @@ pub(super) fn all(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     let crate_directory = cache::checkout().join("e2e/fuzz");
     let built = cache::directory().join("target-fuzz");
     log.run(
-        cargo("build --release --locked")
+        cargo("build --release")
             .current_dir(&crate_directory)
             .env("CARGO_TARGET_DIR", &built)
             // The flags are the crate's own.

@@ -10,6 +10,10 @@ use super::{Layer, SPATIAL_LAYERS, TEMPORAL_LAYERS, TEMPORAL_TOP};
 /// A camera layer that was silent this long is dead: well above a frame at 5 frames a second and
 /// a retransmission, well below what a viewer would sit through.
 pub const SILENCE_MAX: Duration = Duration::from_millis(1500);
+/// A camera layer that is silent while a lower one of the same picture goes on is dead sooner: its
+/// encoder was switched off, which browsers do when their uplink narrows. Six frames at 15 frames a
+/// second, so that a burst of loss is not taken for it.
+pub const SILENCE_BESIDE_LOWER_MAX: Duration = Duration::from_millis(400);
 /// The same for screen shares, whose encoders pause on a still picture.
 pub const SILENCE_MAX_SCREEN: Duration = Duration::from_secs(8);
 /// Bit rates are measured over spans of this length.
@@ -87,16 +91,20 @@ impl LayerTracker {
                 self.span_started = Some(now);
             }
         }
-        let silence_max = self.silence_max;
         let mut down = [false; SPATIAL_LAYERS];
+        // The shortest silence of the layers below; screen shares' layers pause by themselves.
+        let mut below = (self.silence_max == SILENCE_MAX).then_some(Duration::MAX);
         for (layer, down) in self.spatial.iter_mut().zip(&mut down) {
-            let silent = layer
-                .last_packet
-                .is_some_and(|last| now.saturating_duration_since(last) >= silence_max);
-            if layer.alive && silent {
+            let Some(last) = layer.last_packet.filter(|_| layer.alive) else {
+                continue;
+            };
+            let silent = now.saturating_duration_since(last);
+            let alone = below.is_some_and(|below| below < SILENCE_BESIDE_LOWER_MAX / 2);
+            if silent >= self.silence_max || (alone && silent >= SILENCE_BESIDE_LOWER_MAX) {
                 *layer = Spatial { has_temporal: layer.has_temporal, ..Spatial::default() };
                 *down = true;
             }
+            below = below.map(|below| below.min(silent));
         }
         (0_u8..).zip(down).filter(|(_, down)| *down).map(|(at, _)| LayerChange::Down(at))
     }
@@ -161,6 +169,31 @@ impl LayerTracker {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_layer_that_falls_silent_beside_a_lower_one_is_dead_sooner() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let died = |screen| {
+            let mut tracker = LayerTracker::new(screen);
+            tracker.on_packet(start, 2, None, 100);
+            (0..=15_u64).map(|n| at(n * 100)).find_map(|now| {
+                tracker.on_packet(now, 0, None, 100);
+                let down: Vec<_> = tracker.on_tick(now).collect();
+                (!down.is_empty()).then(|| (now - start, down))
+            })
+        };
+        assert_eq!(died(false), Some((Duration::from_millis(400), vec![LayerChange::Down(2)])));
+        assert_eq!(died(true), None, "a screen share's layers pause by themselves");
+        // When the lower one is silent too, the network is late and no layer is dead.
+        let mut tracker = LayerTracker::new(false);
+        tracker.on_packet(start, 0, None, 100);
+        tracker.on_packet(start, 2, None, 100);
+        assert_eq!(tracker.on_tick(at(1000)).count(), 0);
+        // The lowest layer has none below: it lives its full time.
+        tracker.on_packet(at(1000), 2, None, 100);
+        assert_eq!(tracker.on_tick(at(1100)).count(), 0);
+    }
 
     #[test]
     fn layers_live_by_their_packets_and_are_weighed() {

@@ -12,12 +12,29 @@ const HOST = '127.0.0.1';
 const STARTS_WITHIN_MS = 10_000;
 const PAGE = join(dirname(fileURLToPath(import.meta.url)), '..', 'dist');
 
+/** Below the range from which the kernel takes ports for outgoing connections. */
+const PORT_FIRST = 20_000;
+const PORT_LAST = 32_000;
+
+async function isFree(port) {
+  const server = createServer();
+  const outcome = new Promise((resolve) => {
+    server.once('listening', () => resolve(true)).once('error', () => resolve(false));
+  });
+  // On every address: media over TCP listens on all of this machine's.
+  server.listen(port);
+  const free = await outcome;
+  if (free) await new Promise((resolve) => server.close(resolve));
+  return free;
+}
+
 /** Ports that nobody listens on at this moment; whoever is quicker makes the start fail, and says so. */
 async function freePorts(count) {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, HOST));
-  await Promise.all(servers.map((one) => new Promise((resolve) => one.once('listening', resolve))));
-  const ports = servers.map((one) => one.address().port);
-  await Promise.all(servers.map((one) => new Promise((resolve) => one.close(resolve))));
+  const ports = [];
+  while (ports.length < count) {
+    const port = PORT_FIRST + Math.floor(Math.random() * (PORT_LAST - PORT_FIRST));
+    if (!ports.includes(port) && (await isFree(port))) ports.push(port);
+  }
   return ports;
 }
 

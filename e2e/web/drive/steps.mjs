@@ -8,6 +8,7 @@ const FRAMES_WANTED = 30;
 /** What a resumed signalling connection may cost in picture or sound. */
 const GAP_MS_MAX = 200;
 const WATCH_MS = 3000;
+const CALM_WITHIN_MS = 20_000;
 const AES_GCM = /GCM/;
 
 const ms = (since) => Date.now() - since;
@@ -200,6 +201,19 @@ async function watchGaps(people, act) {
     { at: people[i].name, kind, longestMs, seen, stallMs: Math.round(stallMs) })));
 }
 
+/**
+ * What this machine does without a cut: browsers that wait for a processor show gaps that no network
+ * made. Waits for a calm moment, within a bound, and says how calm it was: nothing smaller can be seen.
+ */
+async function awaitCalm(people) {
+  const end = Date.now() + CALM_WITHIN_MS;
+  for (;;) {
+    const gaps = await watchGaps(people, () => pause(WATCH_MS));
+    const restless = gaps.some((gap) => gap.longestMs > GAP_MS_MAX / 2);
+    if (!restless || Date.now() > end) return gaps;
+  }
+}
+
 /** The wire of signalling is cut for one, media is not: a resume must cost nothing that is heard. */
 export async function cutAndResume({ a, b, line }) {
   const people = [a, b];
@@ -212,8 +226,7 @@ export async function cutAndResume({ a, b, line }) {
       .on('reconnecting', () => (window.__resumed.full += 1))
       .on('reconnected', () => (window.__resumed.done += 1));
   });
-  // What this machine does without a cut is measured first: the browsers share it with others.
-  const calm = await watchGaps(people, () => pause(WATCH_MS));
+  const calm = await awaitCalm(people);
   let resumed;
   let resumedMs = 0;
   const figures = await watchGaps(people, async () => {
@@ -233,7 +246,7 @@ export async function cutAndResume({ a, b, line }) {
     const same = calm.find((c) => c.at === figure.at && c.kind === figure.kind);
     figure.calmMs = same?.longestMs ?? 0;
   }
-  const long = figures.filter((g) => g.longestMs > Math.max(GAP_MS_MAX, g.calmMs) || g.seen === 0);
+  const long = figures.filter((g) => g.longestMs > Math.max(GAP_MS_MAX, 2 * g.calmMs) || g.seen === 0);
   if (figures.length === 0) throw new Error('no track was watched');
   if (long.length > 0) throw new Error(`a gap over ${GAP_MS_MAX} ms: ${JSON.stringify(figures)}`);
   await write(a, b, 'still here');

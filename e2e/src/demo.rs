@@ -263,10 +263,18 @@ fn received(who: &str, report: &Value) -> String {
     let others = report.get("received").and_then(Value::as_object).into_iter().flatten();
     for (identity, what) in others {
         let pairs = what.as_object().into_iter().flatten();
-        let pairs: Vec<_> = pairs.map(|(name, value)| format!("{name} {value}")).collect();
+        let pairs: Vec<_> = pairs.map(|(name, value)| format!("{name} {}", short(value))).collect();
         text.push_str(&format!("  from {identity:<8} {}\n", pairs.join(", ")));
     }
     text
+}
+
+fn short(value: &Value) -> String {
+    match (value.as_str(), value.as_i64(), value.as_f64()) {
+        (Some(text), ..) => text.to_owned(),
+        (None, None, Some(number)) => format!("{number:.2}"),
+        _ => value.to_string(),
+    }
 }
 
 /// What an operator sees.

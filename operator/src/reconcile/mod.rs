@@ -153,8 +153,8 @@ pub async fn reconcile_one(
     show_fleet(context, &policy, &observed, &world, &report);
     let applied = apply(context, cluster, &workload, &observed, &world, &plan).await;
     if applied.is_err() {
-        // Numbers that were not given are given next time: a refusal that lasts must not count on and
-        // so write a new status, which would wake us at once instead of after the pause.
+        // Numbers that were not given are given next time: a refusal that lasts must not count on
+        // and so write a new status, which would wake us at once instead of after the pause.
         report.ordinal_high_water = world.ordinal_high_water;
     }
     let refusals = keep_refusals(context, &tenant, applied.as_ref().err(), seen::timestamp(now));

@@ -1,4 +1,5 @@
-//! What a forwarded packet costs, beside what it cannot cost less than: `cargo bench -p media-node`.
+//! What a forwarded packet costs, beside what it cannot cost less than: `cargo bench -p
+//! media-node`.
 //!
 //! The floor is one AES-128-GCM seal and one UDP send on the media node's own sockets, with and
 //! without segmentation offload. The path is the real shard with real participants: decrypted,

@@ -1,8 +1,9 @@
-//! Coverage-guided fuzzing of every parser that is ours, in one program: libFuzzer's options apply.
+//! Coverage-guided fuzzing of every parser that is ours, in one program: libFuzzer's options
+//! apply.
 //!
-//! `HEMICYCLE_FUZZ_TARGET` names the target, `HEMICYCLE_FUZZ_SEEDS` a directory into which the seeds
-//! of all targets are written instead. Decides nothing about findings: any panic, debug assertion,
-//! overflow, hang or excess of memory is one.
+//! `HEMICYCLE_FUZZ_TARGET` names the target, `HEMICYCLE_FUZZ_SEEDS` a directory into which the
+//! seeds of all targets are written instead. Decides nothing about findings: any panic, debug
+//! assertion, overflow, hang or excess of memory is one.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! A whole shard with two who have joined: signals, administration, datagrams and time in any order.
+//! A whole shard with two who have joined: signals, administration, datagrams and time in any
+//! order.
 //!
 //! Nothing here completes ICE or DTLS; [`crate::call`] does. A room that panics is a finding even
 //! though its shard survives it.

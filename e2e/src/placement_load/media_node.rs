@@ -1,8 +1,8 @@
-//! Media nodes whose rooms are only names: they speak the real gRPC over mutual TLS, hold grants and
-//! epochs, report as real ones do, and let each room end after its time.
+//! Media nodes whose rooms are only names: they speak the real gRPC over mutual TLS, hold grants
+//! and epochs, report as real ones do, and let each room end after its time.
 //!
-//! Invariant: a claim without a grant or under a lower epoch is refused, and a room that is claimed
-//! on two of them at once is counted.
+//! Invariant: a claim without a grant or under a lower epoch is refused, and a room that is
+//! claimed on two of them at once is counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -1,7 +1,6 @@
 //! Reconciles MeetingClusters while this replica leads: fetch → validate → plan → build → apply →
-//! status. This page is the whole story; each step has a file.
-//! Invariant: one meeting cluster is never reconciled twice at the same time, and a bad one never
-//! stops the others.
+//! status. This page is the whole story; each step has a file. Invariant: one meeting cluster is
+//! never reconciled twice at the same time, and a bad one never stops the others.
 
 pub mod addresses;
 pub mod build;

@@ -118,7 +118,7 @@ export async function launch(engine, urls) {
   const one = {
     kill() {
       browser?.process()?.kill('SIGKILL');
-      rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+      rmSync(profile, { recursive: true, force: true, maxRetries: 20 });
     },
     async close() {
       open.delete(one);

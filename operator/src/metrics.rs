@@ -47,8 +47,8 @@ pub struct Metrics {
     pub directory_resyncs: IntCounterVec,
     /// Connections to the placement listener that were refused, by `reason`.
     pub connections_refused: IntCounterVec,
-    /// Meeting clusters that wait for a reconcile.
-    pub queue_depth: IntGauge,
+    /// Meeting clusters in reconcile now.
+    pub reconciles_in_flight: IntGauge,
 }
 
 fn counter(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
@@ -123,7 +123,10 @@ impl Metrics {
                 "Connections to the placement listener that were refused.",
                 &["reason"],
             ),
-            queue_depth: gauge("reconcile_queue_depth", "Meeting clusters in reconcile now."),
+            reconciles_in_flight: gauge(
+                "reconciles_in_flight",
+                "Meeting clusters in reconcile now.",
+            ),
         };
         metrics.register();
         metrics
@@ -145,7 +148,7 @@ impl Metrics {
             Box::new(self.reports_refused.clone()),
             Box::new(self.directory_resyncs.clone()),
             Box::new(self.connections_refused.clone()),
-            Box::new(self.queue_depth.clone()),
+            Box::new(self.reconciles_in_flight.clone()),
         ];
         for collector in all {
             registered(self.registry.register(collector));

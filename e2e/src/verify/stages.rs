@@ -1,7 +1,7 @@
 //! The stages of `verify`, in their order: cheap ones first, so that a slip is seen early.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
@@ -99,7 +99,24 @@ fn charts(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
             count = count.plus(Count::ONE);
         }
     }
-    Ok(count)
+    rendered_as_committed(&helm)?;
+    Ok(count.plus(Count::ONE))
+}
+
+/// What the operator's chart renders to is committed, so that a change of it is seen in review.
+fn rendered_as_committed(helm: &Path) -> anyhow::Result<()> {
+    let chart = cache::checkout().join("charts/hemicycle");
+    let verb = ["template", "hemicycle", "--namespace", "hemicycle-system"];
+    let output = Command::new(helm).args(verb).arg(&chart).output().context("helm does not run")?;
+    ensure!(output.status.success(), "helm template fails on {}", chart.display());
+    let committed = fs::read(chart.join("rendered.yaml")).context("no rendered.yaml")?;
+    ensure!(
+        output.stdout == committed,
+        "charts/hemicycle/rendered.yaml is not what the chart renders to; write it again with \
+         helm {} charts/hemicycle > charts/hemicycle/rendered.yaml",
+        verb.join(" ")
+    );
+    Ok(())
 }
 
 fn page(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {

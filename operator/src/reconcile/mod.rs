@@ -84,7 +84,6 @@ async fn control(context: Arc<Context>) {
         .owns(Api::<Deployment>::all(client()), owned)
         .watches(Api::<PartialObjectMeta<Pod>>::all(client()), media_pods, cluster_of_pod)
         .reconcile_all_on(changes);
-    let metrics = context.metrics.clone();
     controller
         .run(reconcile, on_error, context)
         .for_each(|done| {
@@ -92,7 +91,6 @@ async fn control(context: Arc<Context>) {
                 let error = error as &dyn std::error::Error;
                 tracing::debug!(error, "a reconcile did not end well");
             }
-            metrics.queue_depth.set(0);
             std::future::ready(())
         })
         .await;
@@ -105,10 +103,12 @@ fn cluster_of_pod(pod: PartialObjectMeta<Pod>) -> Option<ObjectRef<Guarded>> {
 
 async fn reconcile(guard: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let begun = std::time::Instant::now();
+    context.metrics.reconciles_in_flight.inc();
     let outcome = match &guard.0 {
         Ok(cluster) => reconcile_one(&context, cluster).await,
         Err(invalid) => Err(ReconcileError::Undecodable(invalid.error.clone())),
     };
+    context.metrics.reconciles_in_flight.dec();
     let word = if outcome.is_ok() { "ok" } else { "error" };
     context.metrics.reconciles.with_label_values(&[word]).inc();
     context.metrics.reconcile_duration.observe(begun.elapsed().as_secs_f64());

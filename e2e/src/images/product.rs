@@ -71,8 +71,11 @@ pub fn product(progress: Progress<'_>) -> Result<Vec<PathBuf>> {
     Ok(archives)
 }
 
-/// Compiles the three binaries and returns their directory.
-fn binaries() -> Result<PathBuf> {
+/// Compiles the three static binaries and returns their directory.
+///
+/// # Errors
+/// If the compiler fails.
+pub fn binaries() -> Result<PathBuf> {
     let target = cache::directory().join("target-static");
     let mut command = Command::new("cargo");
     command.current_dir(cache::checkout()).env("CARGO_TARGET_DIR", &target);

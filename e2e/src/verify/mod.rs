@@ -3,6 +3,7 @@
 //!
 //! Invariant: a stage that cannot run has failed; nothing is skipped in silence.
 
+mod alone;
 mod fuzz;
 mod log;
 mod stages;

@@ -6,9 +6,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::fuzz;
 use super::surroundings::{Surroundings, cargo};
 use super::{Act, Count, Log, Stage, Tools};
+use super::{alone, fuzz};
 use crate::bed::Bed;
 use crate::cast::{self, Meeting, Program};
 use crate::{cache, demo, page as meeting_page};
@@ -17,7 +17,7 @@ use crate::{cache, demo, page as meeting_page};
 const DENY_VERSION: &str = "0.20.2";
 
 /// All stages.
-pub(super) static STAGES: [Stage; 15] = [
+pub(super) static STAGES: [Stage; 17] = [
     stage("fmt", "formatting", Tools::Unused, fmt),
     stage("tidy", "house rules", Tools::Unused, tidy),
     stage("clippy", "lints, warnings are errors", Tools::Unused, clippy),
@@ -30,6 +30,8 @@ pub(super) static STAGES: [Stage; 15] = [
     stage("charts", "charts render", Tools::Wanted, charts),
     stage("admit", "schema rules on a real API server", Tools::Wanted, admit),
     stage("images", "static images, sizes", Tools::Unused, images),
+    stage("scenario", "two people do all that a meeting offers", Tools::Unused, alone::scenario),
+    stage("load", "LiveKit's SDKs under load", Tools::Unused, alone::sdks),
     stage("browsers", "Chromium, Firefox, Python in one room", Tools::Wanted, browsers),
     stage("sdk", "LiveKit's Go SDK and a Python program", Tools::Wanted, sdk),
     stage("live", "meetings and faults on a real cluster", Tools::Wanted, live),

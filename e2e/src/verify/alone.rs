@@ -1,0 +1,57 @@
+//! The stages that need no cluster: one media node alone, real browsers and LiveKit's SDKs.
+//!
+//! Decides what must be shown; the drivers measure it. Invariant: the media node is the binary
+//! that goes into the image.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Context as _;
+
+use super::surroundings::Surroundings;
+use super::{Count, Log};
+use crate::{cache, cast, images, page};
+
+/// Rooms of the Go SDK: what it is told besides the server.
+const LOADS: [&[&str]; 3] =
+    [&["--case", "audio"], &["--case", "video"], &["--case", "video", "--codec", "h264"]];
+
+/// Pairs of browsers do everything that a meeting must do.
+pub(super) fn scenario(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
+    page::build()?;
+    let mut command = Command::new("node");
+    command.current_dir(web()).arg("drive/scenario.mjs").arg("--media-node").arg(media_node()?);
+    log.run(&mut command)?;
+    Ok(log.count())
+}
+
+/// LiveKit's Go SDK under load, and two programs of its Python SDK.
+pub(super) fn sdks(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
+    page::build()?;
+    let media_node = media_node()?;
+    let go = cache::directory().join("sdk-go");
+    let mut build = Command::new("go");
+    build.current_dir(cache::checkout().join("e2e/tools/sdk-go")).env("CGO_ENABLED", "0");
+    build.args(["build", "-mod=readonly", "-trimpath", "-o"]).arg(&go).arg(".");
+    log.run(&mut build).context("cannot build the program on LiveKit's Go SDK")?;
+    let alone = || {
+        let mut command = Command::new("node");
+        command.current_dir(web()).arg("drive/alone.mjs").arg(&media_node);
+        command
+    };
+    for load in LOADS {
+        log.run(alone().arg(&go).args(["--dev", "{dev}"]).args(load))?;
+    }
+    let python = cast::python_packages()?.join("bin/python");
+    let exchange = cache::checkout().join("e2e/tools/sdk-python/exchange.py");
+    log.run(alone().arg(python).arg(exchange).args(["--dev", "{dev}"]))?;
+    Ok(log.count().plus(Count { passed: LOADS.len() as u64, failed: 0 }))
+}
+
+fn web() -> PathBuf {
+    cache::checkout().join("e2e/web")
+}
+
+fn media_node() -> anyhow::Result<PathBuf> {
+    Ok(images::binaries()?.join("media-node"))
+}

@@ -233,7 +233,12 @@ fn rungs(demand: &Demand) -> Vec<Rung> {
         let known = (0_u8..).zip(row).filter_map(|(temporal, cost)| Some((temporal, (*cost)?)));
         let lowest_temporal = known.clone().next().map_or(0, |(temporal, _)| temporal);
         let top = layer_max.temporal.max(lowest_temporal);
-        for (temporal, cost) in known.filter(|(temporal, _)| *temporal <= top) {
+        let offered: Vec<_> = known.filter(|(temporal, _)| *temporal <= top).collect();
+        // People notice stutter before blur: above the lowest layer a camera comes at its full
+        // rate or not at all. A shared screen is read, so there sharpness goes first.
+        let smooth = spatial > lowest && !demand.screen;
+        let skipped = if smooth { offered.len().saturating_sub(1) } else { 0 };
+        for (temporal, cost) in offered.into_iter().skip(skipped) {
             let cost_bps = if cost == 0 { unknown } else { cost };
             if rungs.last().is_none_or(|last| cost_bps > last.cost_bps) {
                 rungs.push(Rung { layer: Layer::new(spatial, temporal), cost_bps });

@@ -89,3 +89,21 @@ fn a_wish_below_every_living_layer_gets_the_lowest_that_lives() {
     let result = Allocator::new(true).allocate(now, None, 0, &[only_high]);
     assert_eq!(spatial(&result), [Some(1)]);
 }
+
+#[test]
+fn a_camera_comes_sharper_only_at_its_full_rate_and_a_screen_at_any() {
+    let mut camera = demand(1, 100);
+    for (row, top) in camera.costs.iter_mut().zip([100_000, 400_000, 1_500_000]) {
+        *row = [Some(top * 2 / 5), Some(top * 3 / 5), Some(top), None];
+    }
+    let given = |demand: &Demand, budget| {
+        let demands = [demand.clone()];
+        let shared = Allocator::new(true).allocate(Instant::now(), Some(budget), 0, &demands);
+        shared.grants[0].target
+    };
+    assert_eq!(given(&camera, 300_000), Some(Layer::new(0, 2)));
+    assert_eq!(given(&camera, 400_000), Some(Layer::new(1, 2)));
+    assert_eq!(given(&camera, 50_000), Some(Layer::new(0, 0)));
+    let screen = Demand { screen: true, ..camera };
+    assert_eq!(given(&screen, 300_000), Some(Layer::new(1, 1)));
+}

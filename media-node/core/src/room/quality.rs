@@ -100,7 +100,7 @@ impl Room {
             quality: Some(quality),
             dimensions: sized.then_some((settings.width, settings.height)),
             fps: settings.fps,
-            priority: settings.priority,
+            priority: rank(settings.priority),
         }
     }
 
@@ -303,5 +303,23 @@ impl Room {
         let one = self.participants.get(slot).filter(|one| !one.grant.hidden)?;
         let (level, active) = (change.level, change.active);
         Some(proto::SpeakerInfo { sid: one.sid.clone(), level, active })
+    }
+}
+
+/// `UpdateTrackSettings.priority` counts from 1, the highest, and 0 is unset
+/// (`livekit_rtc.proto`); in a demand higher goes first.
+fn rank(priority: u32) -> u32 {
+    priority.checked_sub(1).map_or(0, |after_first| u32::MAX - after_first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rank;
+
+    #[test]
+    fn the_first_priority_outranks_the_second_and_any_outranks_none() {
+        assert!(rank(1) > rank(2));
+        assert!(rank(2) > rank(u32::MAX));
+        assert!(rank(u32::MAX) > rank(0));
     }
 }

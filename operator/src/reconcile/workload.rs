@@ -13,9 +13,9 @@ use k8s_openapi::{
 
 /// First label of every object: who made it.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "hemicycle");
-/// Value of [`LABEL_COMPONENT`] on media nodes.
+/// Value of [`hemicycle_crds::LABEL_COMPONENT`] on media nodes.
 pub const MEDIA_NODE: &str = "media-node";
-/// Value of [`LABEL_COMPONENT`] on gateways.
+/// Value of [`hemicycle_crds::LABEL_COMPONENT`] on gateways.
 pub const GATEWAY: &str = "gateway";
 
 /// How media reaches a media node.

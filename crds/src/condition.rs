@@ -58,4 +58,5 @@ pub const REASONS: &[(&str, &str)] = &[
     ("Paused", "the owner stopped changes"),
     ("Rebuilding", "a new leader is hearing the media nodes"),
     ("NotLeading", "the speaker does not lead"),
+    ("SpecInvalid", "the wishes contradict each other in a way that no schema rule can see"),
 ];

@@ -11,7 +11,7 @@ use kube::{
     runtime::events::{Event, EventType},
 };
 use operator_core::{
-    Condition as CoreCondition, ConditionKind, Status as CoreStatus,
+    Condition as CoreCondition, ConditionKind, Reason, Status as CoreStatus,
     fleet::{self, Standing},
     plan::PlanReport,
     policy::{Policy, PolicyError},
@@ -262,7 +262,7 @@ pub async fn invalid(
         let fresh = hemicycle_crds::Condition {
             type_: type_.into(),
             status: status.into(),
-            reason: "SpecInvalid".into(),
+            reason: Reason::SpecInvalid.as_str().into(),
             message: error.to_string(),
             last_transition_time: String::new(),
             observed_generation: cluster.metadata.generation,
@@ -277,8 +277,8 @@ pub async fn invalid(
     if before == after {
         return Ok(());
     }
-    let note = error.to_string();
-    publish(context, cluster, EventType::Warning, "SpecInvalid", "Validate", note).await;
+    let (note, reason) = (error.to_string(), Reason::SpecInvalid.as_str());
+    publish(context, cluster, EventType::Warning, reason, "Validate", note).await;
     tracing::warn!(tenant = fetch::tenant_of(cluster), %error, "the wishes contradict each other");
     write_cluster(context, cluster, &after).await
 }

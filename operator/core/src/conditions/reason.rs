@@ -42,11 +42,13 @@ pub enum Reason {
     Rebuilding,
     /// The speaker does not lead.
     NotLeading,
+    /// The wishes contradict each other in a way that no schema rule can see.
+    SpecInvalid,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::AsExpected,
         Self::MediaNodesStarting,
         Self::MediaNodesFailing,
@@ -66,6 +68,7 @@ impl Reason {
         Self::Paused,
         Self::Rebuilding,
         Self::NotLeading,
+        Self::SpecInvalid,
     ];
 
     /// `reason` of the condition.
@@ -91,6 +94,7 @@ impl Reason {
             Self::Paused => "Paused",
             Self::Rebuilding => "Rebuilding",
             Self::NotLeading => "NotLeading",
+            Self::SpecInvalid => "SpecInvalid",
         }
     }
 }

@@ -287,15 +287,22 @@ fn look(bed: &Bed) -> Result<String> {
 
 /// Lets a person in until Ctrl-C.
 fn stay(bed: &Bed, venue: &Venue, options: &Options, directory: &Path) -> Result<()> {
-    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, options.port));
-    bed::forward(listen, entrances().collect())?;
+    let door = bed.open_door()?;
+    if door {
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, options.port));
+        bed::forward(listen, entrances().collect())?;
+    }
     let company = vec![venue.person(Engine::Chromium, "Ada")?];
     let page = venue.page(venue.port);
     // Meets nobody, and stays for whoever comes.
     let visit = venue.visit(&page, 0, MEETING_SECONDS, STAY_SECONDS);
     let company = Browsers::open(bed, company, visit, directory)?;
-    println!("\nJoin them with your own browser on this machine (Ada stays in the room):\n");
-    println!("  {}\n", venue.link(options.port, "You")?);
+    if door {
+        println!("\nJoin them with your own browser on this machine (Ada stays in the room):\n");
+        println!("  {}\n", venue.link(options.port, "You")?);
+    } else {
+        println!("\nAnother test bed holds the machine's way in: no link for your own browser.\n");
+    }
     println!("Look around, from the repository, in another terminal:\n");
     println!("  ./testbed run kubectl get mc,mn -A -o wide");
     println!("  ./testbed run kubectl -n {NAMESPACE} describe {}", venue.cluster);

@@ -5,10 +5,11 @@
 //! The machine's end is 198.18.0.254. Where another bed has the door already, this one does
 //! without.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::{Layout, Result};
+use super::{Bed, Layout, Result};
 use crate::process::{self, run, run_line};
 
 const CABLE: &str = "hemicycle0";
@@ -18,9 +19,12 @@ pub(super) fn open(layout: &Layout) -> Result<()> {
     if Path::new("/sys/class/net").join(CABLE).exists() {
         return Ok(());
     }
+    // A claim from before, of a cable that is gone.
+    let _ = fs::remove_file(layout.door_file());
     let Some(init) = process::read_pid(&layout.pid("outer")).and_then(process::child_of) else {
         return Ok(());
     };
+    layout.write(&layout.door_file(), CABLE)?;
     run_line(&format!("ip link add {CABLE} type veth peer name door netns {init}"))?;
     let inside = format!("-t {init} -n -- ip link set door master br0 up");
     run(Command::new("nsenter").args(inside.split(' ')))?;
@@ -30,7 +34,20 @@ pub(super) fn open(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// Removes the cable if this bed laid it; the kernel has mostly done so already.
+impl Bed {
+    /// Whether the machine reaches this bed: lays the cable if nobody has it by now. Without it,
+    /// packets for the bed would take the machine's own way out.
+    ///
+    /// # Errors
+    /// If the cable cannot be laid.
+    pub fn open_door(&self) -> Result<bool> {
+        open(&self.layout)?;
+        Ok(self.layout.door_file().exists() && Path::new("/sys/class/net").join(CABLE).exists())
+    }
+}
+
+/// Removes the cable if this bed laid it. The kernel does so too, but takes its time, and a bed that
+/// is started meanwhile would count on a cable that is about to go.
 pub(super) fn close(layout: &Layout) {
     if layout.door_file().exists() && Path::new("/sys/class/net").join(CABLE).exists() {
         let _ = run_line(&format!("ip link delete {CABLE}"));

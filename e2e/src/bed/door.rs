@@ -46,8 +46,8 @@ impl Bed {
     }
 }
 
-/// Removes the cable if this bed laid it. The kernel does so too, but takes its time, and a bed that
-/// is started meanwhile would count on a cable that is about to go.
+/// Removes the cable if this bed laid it. The kernel does so too, but takes its time, and a bed
+/// that is started meanwhile would count on a cable that is about to go.
 pub(super) fn close(layout: &Layout) {
     if layout.door_file().exists() && Path::new("/sys/class/net").join(CABLE).exists() {
         let _ = run_line(&format!("ip link delete {CABLE}"));

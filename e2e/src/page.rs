@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::bed::{Error, Result};
 use crate::cache;
-use crate::process::run;
+use crate::process::fetch;
 
 /// Installs what page and drivers import, builds the page and returns its directory.
 ///
@@ -29,5 +29,5 @@ pub fn build() -> Result<PathBuf> {
 }
 
 fn npm(directory: &Path, line: &[&str]) -> Result<()> {
-    run(Command::new("npm").args(line).current_dir(directory)).map(|_| ())
+    fetch("npm", "the meeting page", Command::new("npm").args(line).current_dir(directory))
 }

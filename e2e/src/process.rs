@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::bed::{Error, Result};
+use crate::cache;
 
 /// Runs `command` to its end and returns what it printed.
 ///
@@ -25,6 +26,28 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
         command: line(command),
         status: output.status.to_string(),
         output: tail(&complaint, 20),
+    })
+}
+
+/// Runs `command` of the client `name`, which may need its package registry, with what it says in
+/// a log of the cache.
+///
+/// # Errors
+/// If it cannot be started, or fails: then in one line `what` could not be had, and what to do.
+pub(crate) fn fetch(name: &str, what: &str, command: &mut Command) -> Result<()> {
+    let log = cache::directory().join(format!("{name}.log"));
+    let cannot = |source| Error::file("write", &log, source);
+    fs::create_dir_all(cache::directory()).map_err(cannot)?;
+    let out = fs::File::create(&log).map_err(cannot)?;
+    let twin = out.try_clone().map_err(cannot)?;
+    let status = command.stdin(Stdio::null()).stdout(out).stderr(twin).status();
+    let status = status.map_err(|source| Error::Start { program: name.to_owned(), source })?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Error::Machine {
+        what: format!("{name} cannot get or build {what} ({status}, see {})", log.display()),
+        remedy: "look at the network and the registry's settings, then run this again",
     })
 }
 
@@ -133,5 +156,21 @@ impl<'a> Wait<'a> {
             format!("; the end of {}:\n{}", log.display(), tail(&said, 15))
         });
         Error::NotInTime { what: self.what.to_owned(), seconds: self.seconds, hint }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_fetched_is_told_in_one_line() {
+        let failed = fetch("npx", "the page's packages", &mut Command::new("false"));
+        let said = failed.expect_err("false fails").to_string();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        let log = cache::directory().join("npx.log").display().to_string();
+        for part in ["npx cannot get or build the page's packages", &log, "look at the network"] {
+            assert!(said.contains(part), "{said} lacks {part}");
+        }
     }
 }

@@ -7,5 +7,5 @@ mod program;
 mod ticket;
 
 pub use browser::{Browsers, Engine, Person, Visit};
-pub use program::{Meeting, Program, go_program, python_packages};
+pub use program::{Meeting, Program, go_program, python_packages, sdk_directory};
 pub use ticket::{Credentials, join_token};

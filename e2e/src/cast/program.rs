@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::bed::Bed;
 use crate::cache;
 use crate::cast::{Credentials, join_token};
-use crate::process::run;
+use crate::process::{fetch, run};
 
 /// A meeting as a program sees it.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +35,12 @@ pub struct Program {
     report: PathBuf,
 }
 
+/// Where the programs on LiveKit's SDKs lie.
+#[must_use]
+pub fn sdk_directory() -> PathBuf {
+    cache::checkout().join("e2e/sdk")
+}
+
 /// Makes the virtual environment with the pinned packages, once; needs the network, so before the
 /// bed.
 ///
@@ -42,32 +48,34 @@ pub struct Program {
 /// If Python or a package cannot be had.
 pub fn python_packages() -> Result<PathBuf> {
     let _held = cache::lock("python")?;
-    let wanted = cache::checkout().join("e2e/sdk/python/requirements.txt");
+    let wanted = sdk_directory().join("python/requirements.txt");
     let environment = cache::directory().join("python");
     let mark = environment.join("requirements.txt");
     let text = fs::read(&wanted).context("cannot read the Python requirements")?;
-    if fs::read(&mark).is_ok_and(|made| made == text) {
+    // A virtual environment breaks when the machine's Python goes.
+    let whole = environment.join("bin/python").exists();
+    if whole && fs::read(&mark).is_ok_and(|made| made == text) {
         return Ok(environment);
     }
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&environment))
         .context("cannot make a virtual environment (Debian: apt-get install python3-venv)")?;
     let pip = environment.join("bin/pip");
-    run(Command::new(pip).args(["install", "--quiet", "--requirement"]).arg(&wanted))
-        .context("cannot install the Python packages")?;
+    let line = ["install", "--only-binary", ":all:", "--requirement"];
+    fetch("pip", "LiveKit's Python SDK", Command::new(pip).args(line).arg(&wanted))?;
     fs::write(&mark, text).context("cannot mark the virtual environment")?;
     Ok(environment)
 }
 
-/// Builds the Go participant; needs the network the first time, so before the bed.
+/// Builds the program on the Go SDK; needs the network the first time, so before the bed.
 ///
 /// # Errors
 /// If a module cannot be had or does not build.
 pub fn go_program() -> Result<PathBuf> {
-    let program = cache::directory().join("go-participant");
+    let program = cache::directory().join("sdk");
     let mut command = Command::new("go");
-    command.current_dir(cache::checkout().join("e2e/sdk/go")).env("CGO_ENABLED", "0");
+    command.current_dir(sdk_directory().join("go")).env("CGO_ENABLED", "0");
     command.args(["build", "-mod=readonly", "-trimpath", "-o"]).arg(&program).arg(".");
-    run(&mut command).context("cannot build the Go participant")?;
+    fetch("go", "the program on LiveKit's Go SDK", &mut command)?;
     Ok(program)
 }
 
@@ -78,8 +86,9 @@ impl Program {
     /// If it cannot be started.
     pub fn python(bed: &Bed, meeting: Meeting<'_>, directory: &Path) -> Result<Self> {
         let mut command = bed.enter(python_packages()?.join("bin/python"));
-        command.arg(cache::checkout().join("e2e/sdk/python/participant.py"));
-        command.args(["--token", &join_token(meeting.key, meeting.room, "Python")?]);
+        command.arg(sdk_directory().join("python/participant.py"));
+        command.args(["--media-only", "--token"]);
+        command.arg(join_token(meeting.key, meeting.room, "Python")?);
         Self::join(command, meeting, directory, "python")
     }
 
@@ -89,7 +98,7 @@ impl Program {
     /// If it cannot be started.
     pub fn go(bed: &Bed, meeting: Meeting<'_>, directory: &Path) -> Result<Self> {
         let mut command = bed.enter(go_program()?);
-        command.args(["--room", meeting.room]).env("LIVEKIT_API_KEY", &meeting.key.id);
+        command.args(["meet", "--room", meeting.room]).env("LIVEKIT_API_KEY", &meeting.key.id);
         command.env("LIVEKIT_API_SECRET", meeting.key.secret.expose());
         Self::join(command, meeting, directory, "go")
     }

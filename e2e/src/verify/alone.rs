@@ -6,8 +6,6 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Context as _;
-
 use super::surroundings::Surroundings;
 use super::{Count, Log};
 use crate::{cache, cast, images, page};
@@ -29,21 +27,17 @@ pub(super) fn scenario(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count>
 pub(super) fn sdks(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     page::build()?;
     let media_node = media_node()?;
-    let go = cache::directory().join("sdk-go");
-    let mut build = Command::new("go");
-    build.current_dir(cache::checkout().join("e2e/tools/sdk-go")).env("CGO_ENABLED", "0");
-    build.args(["build", "-mod=readonly", "-trimpath", "-o"]).arg(&go).arg(".");
-    log.run(&mut build).context("cannot build the program on LiveKit's Go SDK")?;
+    let go = cast::go_program()?;
     let alone = || {
         let mut command = Command::new("node");
         command.current_dir(web()).arg("drive/alone.mjs").arg(&media_node);
         command
     };
     for load in LOADS {
-        log.run(alone().arg(&go).args(["--dev", "{dev}"]).args(load))?;
+        log.run(alone().arg(&go).args(["load", "--dev", "{dev}"]).args(load))?;
     }
     let python = cast::python_packages()?.join("bin/python");
-    let exchange = cache::checkout().join("e2e/tools/sdk-python/exchange.py");
+    let exchange = cast::sdk_directory().join("python/exchange.py");
     log.run(alone().arg(python).arg(exchange).args(["--dev", "{dev}"]))?;
     Ok(log.count().plus(Count { passed: LOADS.len() as u64, failed: 0 }))
 }

@@ -3,7 +3,7 @@
     exchange.py --dev http://127.0.0.1:7880
     exchange.py --url ws://host:7880 --key K --secret S
 
-Each is a process of its own (third.py). Exit code 0 if both received all four kinds from the other.
+Each is a process of its own (participant.py). Exit code 0 if both received all four kinds from the other.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-PROGRAM = Path(__file__).with_name("third.py")
+PROGRAM = Path(__file__).with_name("participant.py")
 LIFE_SECONDS = 3600
 
 
@@ -63,21 +63,20 @@ def main():
         url, token = seat(arguments, room, identity)
         line = [sys.executable, str(PROGRAM), "--url", url, "--token", token]
         line += ["--seconds", str(arguments.seconds)]
-        programs.append(subprocess.Popen(line, stdout=subprocess.PIPE, text=True))
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        programs.append(subprocess.Popen(line, **pipes))
+    # Each reports in one line and then keeps the other company; both bound their own time.
+    reports = [program.stdout.readline() for program in programs]
     failed = 0
-    for program in programs:
-        try:
-            said, _ = program.communicate(timeout=arguments.seconds + 90)
-        except subprocess.TimeoutExpired:
-            program.kill()
-            said, _ = program.communicate()
-        failed += program.returncode != 0
-        report = json.loads(said) if said.strip() else {"participant": "?", "received": {}}
+    for program, said in zip(programs, reports):
+        program.stdin.close()
+        failed += program.wait() != 0
+        report = json.loads(said or '{"participant": "?", "received": {}}')
         for who, seen in report["received"].items():
             print(
                 f"{'ok  ' if program.returncode == 0 else 'FAIL'} {report['participant']} received from {who}: "
-                f"{seen['frames']} frames {seen['size']}, colours {seen['colours']}, "
-                f"loudness {seen['loudness']}, {len(seen['data'])} data, {len(seen['texts'])} texts"
+                f"{seen['frames']} frames {seen['size']}, {seen['colours']} colours, "
+                f"loudness {seen['loudness']}, {seen['data']} data, {seen['texts']} texts"
             )
         if not report["received"]:
             print(f"FAIL {report['participant']} received nothing")

@@ -1,18 +1,7 @@
-// Command sdk-go puts LiveKit's Go SDK, unchanged, under load against one server and says what every
-// subscriber received: which tracks, how many packets, how many were missing, which errors came.
-//
-//	sdk-go --dev http://127.0.0.1:7880 --case audio              5 audio publishers, 100 subscribers
-//	sdk-go --dev http://127.0.0.1:7880 --case video              10 VP8 simulcast publishers, 10 subscribers, 3×3 grid
-//	sdk-go --dev http://127.0.0.1:7880 --case video --codec h264
-//	sdk-go --url ws://host:7880 --key K --secret S --case audio --publishers 2 --subscribers 10 --seconds 10
-//
-// Exit code 0: every track that was wanted came to everyone, no error, loss within --loss-max (0.1 %).
-// 1: not so. 2: bad arguments. The summary is one JSON document on standard output.
 package main
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -21,8 +10,6 @@ import (
 	"time"
 
 	"github.com/livekit/protocol/auth"
-	"github.com/livekit/protocol/logger"
-	lksdk "github.com/livekit/server-sdk-go/v2"
 	"github.com/pion/webrtc/v4"
 )
 
@@ -68,20 +55,21 @@ func (p *parameters) seat(identity string) (seat, error) {
 	return given, json.NewDecoder(answer.Body).Decode(&given)
 }
 
-func readArguments() *parameters {
+func readLoad(arguments []string) *parameters {
 	p := &parameters{}
+	flag := flags("load")
 	flag.StringVar(&p.dev, "dev", "", "base address of a dev server that hands out tokens")
 	flag.StringVar(&p.url, "url", "", "signalling address, with --key and --secret")
 	flag.StringVar(&p.key, "key", "", "API key")
 	flag.StringVar(&p.secret, "secret", "", "its secret")
-	flag.StringVar(&p.room, "room", fmt.Sprintf("sdk-go-%d", os.Getpid()), "room")
+	flag.StringVar(&p.room, "room", fmt.Sprintf("load-%d", os.Getpid()), "room")
 	flag.StringVar(&p.Case, "case", "audio", "audio or video")
 	flag.StringVar(&p.Codec, "codec", "", "vp8 or h264, for --case video")
 	flag.IntVar(&p.Publishers, "publishers", 0, "0: 5 for audio, 10 for video")
 	flag.IntVar(&p.Subscribers, "subscribers", 0, "0: 100 for audio, 10 for video")
 	flag.Float64Var(&p.Seconds, "seconds", 15, "how long to count")
 	flag.Float64Var(&p.LossMax, "loss-max", 0.1, "loss that is still good, in percent")
-	flag.Parse()
+	read(flag, arguments)
 	defaults := map[string][2]int{"audio": {5, 100}, "video": {10, 10}}
 	wanted, ok := defaults[p.Case]
 	if !ok {
@@ -108,11 +96,6 @@ func readArguments() *parameters {
 	return p
 }
 
-func refuse(format string, values ...any) {
-	fmt.Fprintf(os.Stderr, "sdk-go: "+format+"\n", values...)
-	os.Exit(2)
-}
-
 func (p *parameters) capability() webrtc.RTPCodecCapability {
 	switch p.Codec {
 	case "vp8":
@@ -125,7 +108,17 @@ func (p *parameters) capability() webrtc.RTPCodecCapability {
 	}
 }
 
-func run(p *parameters) (*summary, error) {
+// load runs one case and says whether all of it held.
+func load(arguments []string) (any, bool, error) {
+	p := readLoad(arguments)
+	result, err := measure(p)
+	if err != nil {
+		return nil, false, err
+	}
+	return result, result.OK, nil
+}
+
+func measure(p *parameters) (*summary, error) {
 	began := time.Now()
 	subscribers := make([]*subscriber, p.Subscribers)
 	defer func() {
@@ -164,21 +157,4 @@ func run(p *parameters) (*summary, error) {
 	result := summarise(p, subscribers)
 	result.AllTracksSeconds = waited.Seconds()
 	return result, nil
-}
-
-func main() {
-	p := readArguments()
-	// The SDK's own log would drown the summary; what fails comes back as an error.
-	lksdk.SetLogger(logger.GetDiscardLogger())
-	result, err := run(p)
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "sdk-go: %v\n", err)
-		os.Exit(1)
-	}
-	encoder := json.NewEncoder(os.Stdout)
-	encoder.SetIndent("", "  ")
-	_ = encoder.Encode(result)
-	if !result.OK {
-		os.Exit(1)
-	}
 }

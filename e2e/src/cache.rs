@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// `$HEMICYCLE_CACHE`, by default `~/.cache/hemicycle`; outside the checkout, so that a fresh
 /// clone finds it.
@@ -21,6 +21,29 @@ pub fn directory() -> PathBuf {
 pub fn checkout() -> PathBuf {
     let own = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     own.parent().map_or_else(|| own.clone(), Into::into)
+}
+
+/// An empty directory of this process called `name`; those of processes that are gone are removed.
+///
+/// # Errors
+/// If the cache cannot be written.
+pub fn scratch(name: &str) -> io::Result<PathBuf> {
+    let all = directory().join("scratch");
+    fs::create_dir_all(&all)?;
+    for entry in fs::read_dir(&all)? {
+        let entry = entry?;
+        let owner = entry.file_name().to_string_lossy().rsplit('-').next().map(str::to_owned);
+        if !owner.is_some_and(|pid| Path::new("/proc").join(pid).exists()) {
+            // What stays costs only disk.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    let own = all.join(format!("{name}-{}", std::process::id()));
+    if own.exists() {
+        fs::remove_dir_all(&own)?;
+    }
+    fs::create_dir(&own)?;
+    Ok(own)
 }
 
 /// Held while one process makes what is called `name`; the others wait. Let go when dropped.

@@ -83,11 +83,7 @@ impl Teller {
 pub fn run(options: &Options) -> Result<()> {
     let teller = Teller(Instant::now());
     let say = |text: &str| teller.say(text);
-    if !options.check {
-        port_is_free(options.port)?;
-    }
     let layout = Layout::from_environment();
-    bed::preflight(layout.state())?;
     let tools = prepare(&Minor::named(&options.kubernetes)?, &say)?;
     let archives = images::product(&say)?;
     say(&format!("starting a Kubernetes {} cluster of {NODES} nodes", options.kubernetes));
@@ -313,14 +309,6 @@ fn stay(bed: &Bed, venue: &Venue, options: &Options, directory: &Path) -> Result
     loop {
         std::thread::sleep(Duration::from_secs(3600));
     }
-}
-
-fn port_is_free(port: u16) -> Result<()> {
-    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let tried = TcpListener::bind(listen);
-    tried.map(drop).with_context(|| {
-        format!("port {port} on localhost is taken: end what holds it, or give --port N")
-    })
 }
 
 /// A port that is free outside is free inside, where nothing else listens on localhost but the

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{Bed, Error, Layout, Minor, Part, Result, Tools, forward, namespaces, preflight};
+use super::{Bed, Error, Layout, Minor, Part, Result, Tools, forward, namespaces};
 
 /// A real Kubernetes cluster on one Linux machine, with no container engine and no image pulled.
 #[derive(Debug, Parser)]
@@ -110,6 +110,11 @@ enum Verb {
         #[arg(required = true, allow_hyphen_values = true)]
         line: Vec<OsString>,
     },
+    #[command(name = "_run", hide = true, trailing_var_arg = true)]
+    RunBeside {
+        #[arg(required = true, allow_hyphen_values = true)]
+        line: Vec<OsString>,
+    },
     #[command(name = "_init", hide = true)]
     Init,
     #[command(name = "_boot", hide = true)]
@@ -143,18 +148,21 @@ fn act(verb: Verb) -> Result<()> {
     let progress = |text: &str| println!("{text}");
     match verb {
         Verb::Up { nodes, kubernetes } => {
-            preflight(layout.state())?;
             let tools = Tools::ensure(Minor::named(&kubernetes)?, &progress)?;
             let took = Bed::new(layout, tools).up(nodes, &progress)?;
             println!("up after {:.1} s", took.as_secs_f64());
             Ok(())
         }
-        Verb::Down => Bed::new(layout, Tools::from_directories(Vec::new())).down(),
+        Verb::Down => {
+            let bed = Bed::new(layout, Tools::from_directories(Vec::new()));
+            bed.end_run()?;
+            bed.down()
+        }
         Verb::Tools { kubernetes } => {
-            preflight(layout.state())?;
             Tools::ensure(Minor::named(&kubernetes)?, &progress).map(|_| ())
         }
-        Verb::In { group, line } => namespaces::join_and_become(&layout, &group, &line),
+        Verb::In { group, line } => namespaces::join_and_become(&layout.cgroup(&group), &line),
+        Verb::RunBeside { line } => namespaces::join_and_become(&layout.run_cgroup(), &line),
         Verb::Run { line } => become_inside(&Bed::open(layout)?, &line),
         verb => act_on(&Bed::open(layout)?, verb),
     }

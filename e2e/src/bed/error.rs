@@ -8,18 +8,10 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A program of the machine is not installed.
-    #[error("{missing} missing; run: apt-get install -y --no-install-recommends {packages}")]
-    Missing {
-        /// The programs, with commas.
-        missing: String,
-        /// The Debian packages that bring them.
-        packages: String,
-    },
-    /// The machine lacks something that no package brings.
+    /// The machine lacks or refuses something.
     #[error("{what}: {remedy}")]
     Machine {
-        /// What is lacking, with figures.
+        /// What, where, with figures.
         what: String,
         /// What to do.
         remedy: &'static str,

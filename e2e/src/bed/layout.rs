@@ -116,6 +116,11 @@ impl Layout {
         if part.is_empty() { name.into() } else { Path::new(name).join(part) }
     }
 
+    /// The cgroup of what a script runs on the bed, beside the bed's own.
+    pub(super) fn run_cgroup(&self) -> PathBuf {
+        self.cgroup("").with_added_extension("run")
+    }
+
     pub(super) fn create(&self, nodes: u8) -> Result<()> {
         if nodes == 0 || nodes > NODES_MAX {
             let known = format!("1 to {NODES_MAX}");

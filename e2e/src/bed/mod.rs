@@ -8,7 +8,8 @@
 //! person's browser may use.
 //!
 //! Invariant: whatever was killed half-way, the next `up` or `down` finds and removes it, because
-//! every process of the bed sits in a cgroup that bears the bed's name.
+//! every process of the bed, and of the demo or `verify` on it, sits in a cgroup that bears the
+//! bed's name.
 
 mod cgroup;
 pub mod command;
@@ -21,8 +22,6 @@ mod kubernetes_node;
 mod layout;
 mod namespaces;
 mod pki;
-mod preflight;
-
 mod tools;
 mod usage;
 
@@ -36,8 +35,8 @@ pub use control_plane::Part;
 pub use error::Error;
 pub use forward::forward;
 pub use layout::{Layout, NODES_MAX, node_address};
-pub use preflight::preflight;
 pub use tools::{Minor, Tools};
+pub use usage::memory_mib;
 
 use crate::process::{self, Wait, run};
 
@@ -181,13 +180,19 @@ impl Bed {
         self.layout.remove()
     }
 
+    /// Ends the demo or `verify` that a script runs on this bed, and all that it started.
+    ///
+    /// # Errors
+    /// As [`Bed::down`].
+    pub fn end_run(&self) -> Result<()> {
+        let group = self.layout.run_cgroup();
+        end_group(&group)?;
+        cgroup::remove(&group)
+    }
+
     fn end_processes(&self) -> Result<()> {
         let root = self.layout.cgroup("");
-        Wait::new("the end of the bed's processes", 30).until(|| {
-            let left = cgroup::processes(&root);
-            process::kill_all(&left);
-            left.is_empty()
-        })?;
+        end_group(&root)?;
         door::close(&self.layout);
         cgroup::remove(&root)
     }
@@ -263,4 +268,12 @@ impl Bed {
             .map(|_| ())
             .map_err(|source| Error::file("copy", own, source))
     }
+}
+
+fn end_group(group: &Path) -> Result<()> {
+    Wait::new(&format!("the end of the processes in cgroup {}", group.display()), 30).until(|| {
+        let left = cgroup::processes(group);
+        process::kill_all(&left);
+        left.is_empty()
+    })
 }

@@ -129,8 +129,8 @@ impl Bed {
 ///
 /// # Errors
 /// If the cgroup or the program cannot be had; on success it never returns.
-pub(super) fn join_and_become(layout: &Layout, group: &str, line: &[OsString]) -> Result<()> {
-    cgroup::join(&layout.cgroup(group))?;
+pub(super) fn join_and_become(group: &Path, line: &[OsString]) -> Result<()> {
+    cgroup::join(group)?;
     let Some((program, arguments)) = line.split_first() else {
         return Ok(());
     };

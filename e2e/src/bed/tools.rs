@@ -6,13 +6,14 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use aws_lc_rs::digest;
 
 use super::{Error, Progress, Result};
-use crate::process::run;
+use crate::process::{fetch, run};
 use crate::{cache, images};
 
 /// A Kubernetes minor release that the bed can run.
@@ -130,7 +131,7 @@ fn build(minor: Minor, progress: Progress<'_>) -> Result<PathBuf> {
     let name = format!("tools-{}", minor.name());
     let lock = cache::lock(&name);
     let _held = lock.map_err(|source| Error::file("lock", &cache::directory(), source))?;
-    if mark.exists() {
+    if is_whole(&output, &mark) {
         return Ok(output);
     }
     progress(&format!(
@@ -138,13 +139,39 @@ fn build(minor: Minor, progress: Progress<'_>) -> Result<PathBuf> {
         minor.name(),
         output.display()
     ));
+    // Half-built, or in part removed since.
+    if let Err(source) = fs::remove_dir_all(&output)
+        && source.kind() != io::ErrorKind::NotFound
+    {
+        return Err(Error::file("remove", &output, source));
+    }
     fs::create_dir_all(&output).map_err(|source| Error::file("create", &output, source))?;
     build_programs(minor, &output)?;
     build_pause(minor, &output)?;
     build_echo(&output)?;
     build_images(&output)?;
-    fs::write(&mark, "").map_err(|source| Error::file("write", &mark, source))?;
+    let made = made_in(&output).map_err(|source| Error::file("list", &output, source))?;
+    fs::write(&mark, made.join("\n")).map_err(|source| Error::file("write", &mark, source))?;
     Ok(output)
+}
+
+/// Whether everything that the mark names is there.
+fn is_whole(output: &Path, mark: &Path) -> bool {
+    let made = fs::read_to_string(mark);
+    made.is_ok_and(|made| made.lines().all(|name| output.join(name).exists()))
+}
+
+/// The programs and images in `output`, below it.
+fn made_in(output: &Path) -> io::Result<Vec<String>> {
+    let mut made = Vec::new();
+    for below in ["", "images"] {
+        for entry in fs::read_dir(output.join(below))? {
+            let path = Path::new(below).join(entry?.file_name());
+            made.push(path.to_string_lossy().into_owned());
+        }
+    }
+    made.sort();
+    Ok(made)
 }
 
 /// A short name of everything that the outputs depend on.
@@ -173,6 +200,11 @@ fn go(minor: Minor) -> Command {
 
 fn build_programs(minor: Minor, output: &Path) -> Result<()> {
     let format = ["list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes"];
+    fetch(
+        "go",
+        "the module of Kubernetes",
+        go(minor).args(["mod", "download", "k8s.io/kubernetes"]),
+    )?;
     let version = run(go(minor).args(format))?;
     let version = version.trim();
     let number = minor.name().trim_start_matches("1.");
@@ -197,10 +229,10 @@ fn build_programs(minor: Minor, output: &Path) -> Result<()> {
     }
     let directory = format!("{}/", output.display());
     let flags = ["build", "-trimpath", "-ldflags", &link, "-o", &directory];
-    run(go(minor).args(flags).args(packages))?;
+    fetch("go", "Kubernetes", go(minor).args(flags).args(packages))?;
     let etcd = output.join("etcd");
     let flags = ["build", "-trimpath", "-ldflags", "-s -w", "-o"];
-    run(go(minor).args(flags).arg(etcd).arg("go.etcd.io/etcd/server/v3")).map(|_| ())
+    fetch("go", "etcd", go(minor).args(flags).arg(etcd).arg("go.etcd.io/etcd/server/v3"))
 }
 
 /// `pause` is the first process of every pod, of every node and of the bed itself.

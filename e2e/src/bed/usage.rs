@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use super::Bed;
+use super::{Bed, Layout};
 
 impl Bed {
     /// A table with one line a part.
@@ -21,6 +21,14 @@ impl Bed {
         }
         table
     }
+}
+
+/// Anonymous memory of the bed in `layout` and of the script that runs on it, in MiB.
+#[must_use]
+pub fn memory_mib(layout: &Layout) -> u64 {
+    let groups = [layout.cgroup(""), layout.run_cgroup()];
+    let bytes = groups.iter().map(|group| number("memory", group, "memory.stat", "total_rss "));
+    (bytes.sum::<f64>() / 1_048_576.0) as u64
 }
 
 /// The number after `word` in `file` of a cgroup, 0 where there is none.

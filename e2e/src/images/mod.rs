@@ -29,7 +29,7 @@ pub fn from_files(
     links: &[&str],
     entry: &str,
 ) -> Result<PathBuf> {
-    let context = cache::directory().join(format!("context-{name}-{}", std::process::id()));
+    let context = scratch(&format!("context-{name}"))?;
     let root = context.join("root");
     let made = fill(&root, files, links);
     made.map_err(|source| Error::file("fill", &root, source))?;
@@ -42,6 +42,10 @@ pub fn from_files(
     // What is left of it costs only disk.
     let _ = fs::remove_dir_all(&context);
     built
+}
+
+fn scratch(name: &str) -> Result<PathBuf> {
+    cache::scratch(name).map_err(|source| Error::file("make room in", &cache::directory(), source))
 }
 
 fn fill(root: &Path, files: &[(&str, &Path)], links: &[&str]) -> std::io::Result<()> {
@@ -65,7 +69,8 @@ pub fn build(containerfile: &Path, context: &Path, tag: &str, output: &Path) -> 
     let parent = output.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(parent).map_err(|source| Error::file("create", parent, source))?;
     // A store of its own, gone afterwards: nothing of the machine's images is touched or filled.
-    let store = cache::directory().join(format!("buildah-{}", std::process::id()));
+    let image = output.file_stem().unwrap_or_default().to_string_lossy();
+    let store = scratch(&format!("buildah-{image}"))?;
     let buildah = || {
         let mut command = Command::new("buildah");
         command.arg("--root").arg(store.join("root")).arg("--runroot").arg(store.join("run"));

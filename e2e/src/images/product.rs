@@ -42,7 +42,7 @@ pub fn product(progress: Progress<'_>) -> Result<Vec<PathBuf>> {
     let binaries = binaries()?;
     let page = meeting_page::build()?;
     let output = cache::directory().join("images");
-    let context = cache::directory().join("context-product");
+    let context = super::scratch("context-product")?;
     let mut archives = Vec::new();
     for (name, directory) in IMAGES {
         let _ = fs::remove_dir_all(&context);

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::surroundings::{Surroundings, cargo};
+use super::surroundings::{Surroundings, cargo, cargo_all};
 use super::{Act, Count, Log, Stage, Tools};
 use super::{alone, fuzz};
 use crate::bed::Bed;
@@ -20,7 +20,7 @@ const DENY_VERSION: &str = "0.20.2";
 const DOC_FLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
 
 /// All stages.
-pub(super) static STAGES: [Stage; 17] = [
+pub(super) static STAGES: [Stage; 18] = [
     stage("fmt", "formatting", Tools::Unused, fmt),
     stage("tidy", "house rules", Tools::Unused, tidy),
     stage("clippy", "lints, warnings are errors", Tools::Unused, clippy),
@@ -31,6 +31,7 @@ pub(super) static STAGES: [Stage; 17] = [
     stage("deny", "licences, bans, sources", Tools::Unused, deny),
     stage("page", "the meeting page: types, lints, tests", Tools::Unused, page),
     stage("charts", "charts render", Tools::Wanted, charts),
+    stage("killed", "a bed killed half-way leaves nothing", Tools::Wanted, killed),
     stage("admit", "schema rules on a real API server", Tools::Wanted, admit),
     stage("images", "static images, sizes", Tools::Unused, images),
     stage("scenario", "two people do all that a meeting offers", Tools::Unused, alone::scenario),
@@ -50,38 +51,41 @@ fn fmt(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
 }
 
 fn tidy(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
-    log.run(&mut cargo("test -q -p e2e --test tidy"))?;
+    log.run(cargo_all("test -q").args(["--test", "tidy"]))?;
     Ok(log.count())
 }
 
 fn clippy(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
-    log.run(&mut cargo(
-        "clippy --workspace --all-targets --features e2e/bed,e2e/placement -- -D warnings",
-    ))?;
+    log.run(cargo_all("clippy").args(["--all-targets", "--", "-D", "warnings"]))?;
     Ok(Count::ONE)
 }
 
 fn test(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
-    log.run(&mut cargo("test --workspace --exclude e2e --no-fail-fast"))?;
+    let mut units = cargo_all("test --no-fail-fast");
+    units.args(["--lib", "--bins"]);
+    for name in product_tests()? {
+        units.args(["--test", &name]);
+    }
+    log.run(&mut units)?;
+    log.run(cargo_all("test --no-fail-fast").arg("--doc"))?;
     Ok(log.count())
 }
 
 fn sim(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
-    let mut line = "test -p e2e --no-fail-fast --lib".to_owned();
-    for name in test_targets(|name| name != "tidy" && !needs_bed(name))? {
-        line.push_str(&format!(" --test {name}"));
+    let mut scenarios = cargo_all("test --no-fail-fast");
+    for name in test_targets("e2e", |name| name != "tidy" && !needs_bed(name))? {
+        scenarios.args(["--test", &name]);
     }
-    log.run(&mut cargo(&line))?;
+    log.run(&mut scenarios)?;
     Ok(log.count())
 }
 
 fn doc(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
-    log.run(cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", DOC_FLAGS))?;
+    log.run(cargo_all("doc").arg("--no-deps").env("RUSTDOCFLAGS", DOC_FLAGS))?;
     Ok(Count::ONE)
 }
 
-/// Advisories would need a database from outside the package registries, which no run may reach;
-/// where one lies in the cache as `advisory-db`, it is used.
+/// Without advisories: their database is in no package registry, and a run reaches nothing else.
 fn deny(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     let root = cache::directory().join("cargo-deny");
     let program = root.join("bin/cargo-deny");
@@ -166,6 +170,15 @@ fn sdk(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     Ok(Count { passed: 2, failed: 0 })
 }
 
+/// On beds of its own, beside which no other should be.
+fn killed(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
+    surroundings.tools()?;
+    for program in bed_tests(log, "bed_")? {
+        log.run(Command::new(program).args(["--test-threads=1", "--nocapture"]))?;
+    }
+    Ok(log.count())
+}
+
 fn admit(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     let programs = bed_tests(log, "admit_")?;
     run_all(surroundings.bed(log)?, log, &programs)
@@ -180,13 +193,13 @@ fn live(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
 /// Builds the tests whose names begin with `prefix`, outside the bed, which has no way to a
 /// registry.
 fn bed_tests(log: &Log, prefix: &str) -> anyhow::Result<Vec<PathBuf>> {
-    let names = test_targets(|name| name.starts_with(prefix))?;
+    let names = test_targets("e2e", |name| name.starts_with(prefix))?;
     ensure!(!names.is_empty(), "there is no test called {prefix}*");
-    let mut line = "test -p e2e --features bed --no-run".to_owned();
+    let mut build = cargo_all("test --no-run");
     for name in &names {
-        line.push_str(&format!(" --test {name}"));
+        build.args(["--test", name]);
     }
-    log.run(&mut cargo(&line))?;
+    log.run(&mut build)?;
     let programs = executables(log)?;
     ensure!(programs.len() == names.len(), "not every test was built: {programs:?}");
     Ok(programs)
@@ -217,12 +230,28 @@ fn executables(log: &Log) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn needs_bed(name: &str) -> bool {
-    name.starts_with("live_") || name.starts_with("admit_")
+    ["live_", "admit_", "bed_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Names of the files in `e2e/tests` that `wanted` holds for.
-fn test_targets(wanted: impl Fn(&str) -> bool) -> anyhow::Result<Vec<String>> {
-    let directory = cache::checkout().join("e2e/tests");
+/// The integration tests of every crate of the workspace but this one.
+fn product_tests() -> anyhow::Result<Vec<String>> {
+    let manifest = cache::checkout().join("Cargo.toml");
+    let text = fs::read_to_string(&manifest).context("cannot read the workspace's manifest")?;
+    let members = text.split_once("members = [").and_then(|(_, rest)| rest.split_once(']'));
+    let (members, _) = members.context("the workspace's manifest names no members")?;
+    let mut names = Vec::new();
+    for member in members.split('"').skip(1).step_by(2) {
+        if member != "e2e" && cache::checkout().join(member).join("tests").is_dir() {
+            names.extend(test_targets(member, |_| true)?);
+        }
+    }
+    ensure!(!names.is_empty(), "found no integration test of the product");
+    Ok(names)
+}
+
+/// Names of the files in `tests` of crate `member` that `wanted` holds for.
+fn test_targets(member: &str, wanted: impl Fn(&str) -> bool) -> anyhow::Result<Vec<String>> {
+    let directory = cache::checkout().join(member).join("tests");
     let mut names = Vec::new();
     for entry in fs::read_dir(&directory).context("cannot list the tests")? {
         let name = entry?.file_name().to_string_lossy().into_owned();

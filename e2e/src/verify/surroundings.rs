@@ -29,10 +29,7 @@ pub(super) struct Surroundings {
 impl Surroundings {
     /// Begins to build the programs of the cluster beside the first stages.
     pub(super) fn begin_tools(&mut self) {
-        let build = || {
-            bed::preflight(Layout::from_environment().state())?;
-            bed::Tools::ensure(Minor::V1_37, &|text| println!("({text})"))
-        };
+        let build = || bed::Tools::ensure(Minor::V1_37, &|text| println!("({text})"));
         self.building = Some(std::thread::spawn(build));
     }
 
@@ -100,6 +97,14 @@ impl Surroundings {
             None => Ok(()),
         }
     }
+}
+
+/// `cargo` with `line` for the whole workspace. Always for all of it with the same features, so
+/// that no crate is compiled a second time with others.
+pub(super) fn cargo_all(line: &str) -> Command {
+    let mut command = cargo(line);
+    command.args(["--workspace", "--features", "e2e/bed,e2e/placement"]);
+    command
 }
 
 /// `cargo` in the checkout.

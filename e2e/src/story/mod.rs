@@ -39,7 +39,7 @@ pub fn tell(name: &str, scenes: impl FnOnce(&Story) -> Result<()>) {
     let account = told.as_ref().err().map(|_| story.account());
     let ended = story.end();
     if let Err(error) = told {
-        panic!("{}\n{name}: {error:#}", account.unwrap_or_default());
+        panic!("{name}: {error:#}\n{}", account.unwrap_or_default());
     }
     ended.unwrap_or_else(|error| panic!("{name} cannot be cleared away: {error:#}"));
 }

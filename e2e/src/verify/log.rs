@@ -14,7 +14,11 @@ use crate::{cache, process};
 const COMMAND_MAX: Duration = Duration::from_secs(40 * 60);
 
 /// Lines shown of the log of a stage that failed.
-const TAIL_LINES: usize = 80;
+const TAIL_LINES: usize = 60;
+
+/// Failures shown of it before that, and lines of each: a name and what was wrong.
+const REASONS_MAX: usize = 5;
+const REASON_LINES: usize = 8;
 
 /// Log of one stage, emptied when it begins.
 #[derive(Debug)]
@@ -72,12 +76,34 @@ impl Log {
         text.lines().filter_map(count_of).fold(Count::default(), Count::plus)
     }
 
+    /// What the first failures in it say of themselves.
+    pub(super) fn reasons(&self) -> Vec<String> {
+        reasons(&fs::read_to_string(&self.path).unwrap_or_default())
+    }
+
     /// Its end, indented.
     pub(super) fn tail(&self) -> String {
         let text = fs::read_to_string(&self.path).unwrap_or_default();
         let tail = process::tail(&text, TAIL_LINES);
         tail.lines().map(|line| format!("  | {line}\n")).collect()
     }
+}
+
+/// Each failure from its first line to the next empty one.
+fn reasons(text: &str) -> Vec<String> {
+    let lines: Vec<_> = text.lines().collect();
+    let begins = lines.iter().enumerate().filter(|(_, line)| tells_of_failure(line));
+    let each = begins.take(REASONS_MAX).flat_map(|(at, _)| {
+        let rest = lines.get(at..).unwrap_or_default().iter().take(REASON_LINES);
+        rest.take_while(|line| !line.trim().is_empty())
+    });
+    each.map(|line| (*line).to_owned()).collect()
+}
+
+/// As test programs, compilers and the browser drivers begin a complaint.
+fn tells_of_failure(line: &str) -> bool {
+    let panic = line.starts_with("thread '") && line.contains(" panicked at ");
+    panic || ["error:", "error[", "FAIL", "not ok"].iter().any(|word| line.starts_with(word))
 }
 
 /// Reads `test result: ok. 12 passed; 1 failed; ...`, and `12 passed, 1 failed` of the browser
@@ -98,6 +124,24 @@ fn count_of(line: &str) -> Option<Count> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reasons_come_before_the_account() {
+        let text = "running 2 tests\ntest calm ... ok\n\nthread 'storm' (7) panicked at a.rs:1:2:\n\
+                    storm: a wave came\n--- kubectl get all\n\na long account\n\
+                    error[E0308]: mismatched types\n --> b.rs:1\n\nFAIL Ada hears nobody\n\n";
+        let wanted = [
+            "thread 'storm' (7) panicked at a.rs:1:2:",
+            "storm: a wave came",
+            "--- kubectl get all",
+            "error[E0308]: mismatched types",
+            " --> b.rs:1",
+            "FAIL Ada hears nobody",
+        ];
+        assert_eq!(reasons(text), wanted);
+        let many = "FAIL\n\n".repeat(REASONS_MAX + 1);
+        assert_eq!(reasons(&many).len(), REASONS_MAX);
+    }
 
     #[test]
     fn counts_are_read_from_test_programs() {

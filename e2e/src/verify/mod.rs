@@ -6,14 +6,19 @@
 mod alone;
 mod fuzz;
 mod log;
+mod memory;
 mod stages;
 mod surroundings;
 
 use std::time::Instant;
 
 use log::Log;
+use memory::Peak;
 use stages::STAGES;
 use surroundings::Surroundings;
+
+/// What a run may take, so that a machine of 24 GiB carries it beside other work.
+const MEMORY_MIB_MAX: u64 = 12 * 1024;
 
 /// How many checks held and how many did not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -60,6 +65,7 @@ enum Tools {
 /// If a name is unknown or the cache cannot be written.
 pub fn run(names: &[String]) -> anyhow::Result<Count> {
     let chosen = choose(names)?;
+    let peak = Peak::watch();
     let mut surroundings = Surroundings::default();
     if chosen.iter().any(|stage| stage.tools == Tools::Wanted) {
         surroundings.begin_tools();
@@ -70,7 +76,11 @@ pub fn run(names: &[String]) -> anyhow::Result<Count> {
         sum = sum.plus(run_stage(stage, &mut surroundings)?);
     }
     surroundings.end()?;
-    println!("{} s in all", begin.elapsed().as_secs());
+    println!("{} s in all, {} MiB of memory at most", begin.elapsed().as_secs(), peak.mib());
+    if peak.mib() > MEMORY_MIB_MAX {
+        println!("that is more memory than the {MEMORY_MIB_MAX} MiB that a run may take");
+        sum = sum.plus(Count { passed: 0, failed: 1 });
+    }
     println!("{} passed, {} failed", sum.passed, sum.failed);
     Ok(sum)
 }
@@ -106,10 +116,13 @@ fn run_stage(stage: &Stage, surroundings: &mut Surroundings) -> anyhow::Result<C
     let word = if count.failed == 0 { "ok" } else { "FAILED" };
     println!("{:<10} {word:<6} {:>5} {seconds:>7.1} s  {}", stage.name, count.passed, stage.about);
     if count.failed > 0 {
-        println!("{}", log.tail());
+        for line in log.reasons() {
+            println!("  {line}");
+        }
         if let Err(error) = result {
             println!("  {error:#}");
         }
+        print!("{}", log.tail());
         println!("  whole log: {}", log.path().display());
     }
     Ok(count)

@@ -357,6 +357,23 @@ async fn a_refusal_that_lasts_is_told_once_and_not_written_again_and_again() {
     assert_eq!(server.writes().len(), version, "{:?}", &server.writes()[version..]);
 }
 
+/// Harm if it fails: an operator that fights the end of every namespace, and says so ten times a
+/// second.
+#[tokio::test]
+async fn in_a_namespace_that_is_being_deleted_nothing_is_tried_twice() {
+    let server = stage();
+    let context = process(&server);
+    server.put(CLUSTERS, cluster(&json!({})));
+    settle(&server, &context).await.expect("nothing is cut");
+    server.end_namespace();
+    server.delete("api/v1/namespaces/ministry/services", "visio-gateway");
+    server.delete(DEPLOYMENTS, "visio-gateway");
+    for _ in 0..5 {
+        settle_once(&server, &context).await.expect("it waits");
+    }
+    assert_eq!(server.vain(), 1, "creations tried");
+}
+
 /// One look of the operator, in no time.
 async fn settle_in_place(server: &ApiServer, context: &Context) -> Result<(), ReconcileError> {
     let object = server.get(CLUSTERS, "visio").expect("there");

@@ -29,6 +29,10 @@ pub struct Memory {
     pub refusals: Vec<RefusalSeen>,
     /// Failures in a row.
     pub failures: u32,
+    /// The last of them, so that the log tells each once.
+    pub failure: String,
+    /// The UID of the meeting cluster whose namespace is being deleted.
+    pub ending: Option<String>,
     /// What was told last, so that an Event is made for a change and not for every plan.
     pub told: BTreeMap<String, String>,
     /// When the certificates were looked at last.

@@ -7,6 +7,7 @@ pub mod build;
 pub mod context;
 pub mod credentials;
 pub mod error;
+pub mod failure;
 pub mod fetch;
 pub mod objects;
 pub mod scopes;
@@ -130,6 +131,10 @@ pub async fn reconcile_one(
         context.forget(&tenant);
         return Ok(Action::await_change());
     }
+    if context.remember(&tenant, |memory| memory.ending.is_some() && memory.ending == cluster.uid())
+    {
+        return Ok(Action::await_change());
+    }
     let now = context.now();
     let observed = fetch::observe(context, cluster).await?;
     let scope = observed
@@ -151,6 +156,11 @@ pub async fn reconcile_one(
 
     show_fleet(context, &policy, &observed, &world, &report);
     let applied = apply(context, cluster, &workload, &observed, &world, &plan).await;
+    if applied.as_ref().is_err_and(failure::namespace_ends) {
+        tracing::info!(tenant, "the namespace is being deleted: waiting for the end of both");
+        context.remember(&tenant, |memory| memory.ending = cluster.uid());
+        return Ok(Action::await_change());
+    }
     if applied.is_err() {
         // Numbers that were not given are given next time: a refusal that lasts must not count on
         // and so write a new status, which would wake us at once instead of after the pause.
@@ -171,7 +181,13 @@ pub async fn reconcile_one(
     };
     tell::everybody(context, &account, &told).await?;
     applied?;
-    context.remember(&tenant, |memory| memory.failures = 0);
+    let failures = context.remember(&tenant, |memory| {
+        memory.failure.clear();
+        std::mem::take(&mut memory.failures)
+    });
+    if failures > 0 {
+        tracing::info!(tenant, failures, "reconciled again");
+    }
     Ok(Action::requeue(LOOK_EVERY))
 }
 
@@ -315,13 +331,19 @@ fn keep_refusals(
 
 fn on_error(guard: Arc<Guarded>, error: &ReconcileError, context: Arc<Context>) -> Action {
     let (namespace, name) = (guard.namespace().unwrap_or_default(), guard.name_any());
-    let failures = context.remember(&format!("{namespace}/{name}"), |memory| {
-        memory.failures = memory.failures.saturating_add(1);
-        memory.failures
-    });
-    let category = error.category();
+    let (category, told) = (error.category(), failure::told(error));
     context.metrics.reconcile_errors.with_label_values(&[category]).inc();
-    let source = error as &dyn std::error::Error;
-    tracing::warn!(error = source, category, namespace, name, failures, "reconcile failed");
+    let (failures, anew) = context.remember(&format!("{namespace}/{name}"), |memory| {
+        memory.failures = memory.failures.saturating_add(1);
+        let anew = memory.failure != told;
+        memory.failure.clone_from(&told);
+        (memory.failures, anew)
+    });
+    // The metric counts; a person reads it once. A conflict is nobody's to mend.
+    if anew && category != "Conflict" {
+        tracing::warn!(category, namespace, name, failures, "MeetingCluster: {told}");
+    } else {
+        tracing::debug!(category, namespace, name, failures, "MeetingCluster: {told}");
+    }
     Action::requeue(error.pause(failures))
 }

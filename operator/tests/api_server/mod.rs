@@ -36,6 +36,10 @@ struct State {
     dead: bool,
     /// A collection in which nothing may be created, as under a quota.
     full: Option<String>,
+    /// The namespace is being deleted: nothing may be created.
+    ending: bool,
+    /// Creations that this cost so far.
+    vain: usize,
     /// What there was at each version, for readers that lag.
     past: Vec<BTreeMap<(String, String), Value>>,
     lag: usize,
@@ -59,6 +63,15 @@ struct Asked {
 }
 
 type Answer = Result<Value, (u16, &'static str, String)>;
+
+/// In the message of a refusal whose cause is the namespace's end.
+const BEING_TERMINATED: &str = "is being terminated";
+
+fn details(message: &str) -> Value {
+    let ends = message.ends_with(BEING_TERMINATED);
+    let reason = if ends { "NamespaceTerminating" } else { "Unknown" };
+    json!({"causes": [{"reason": reason}]})
+}
 
 fn refuse(code: u16, reason: &'static str, message: impl Into<String>) -> Answer {
     Err((code, reason, message.into()))
@@ -92,6 +105,16 @@ impl ApiServer {
     /// From now on nothing may be created in a collection.
     pub(crate) fn fill(&self, collection: &str) {
         self.lock().full = Some(collection.to_owned());
+    }
+
+    /// From now on the namespace is being deleted, and nothing may be created in it.
+    pub(crate) fn end_namespace(&self) {
+        self.lock().ending = true;
+    }
+
+    /// How often something was to be created in the namespace that is being deleted.
+    pub(crate) fn vain(&self) -> usize {
+        self.lock().vain
     }
 
     /// Reads show what there was this many versions ago; writes meet what there is.
@@ -255,6 +278,11 @@ impl State {
         let Some(name) = name else { return refuse(422, "Invalid", "no name") };
         let key = (asked.collection.clone(), name.clone());
         let old = self.objects.get(&key).cloned();
+        let creates = asked.method == Method::POST || (asked.apply && !asked.status);
+        if self.ending && old.is_none() && creates {
+            self.vain += 1;
+            return refuse(403, "Forbidden", format!("{name}: the namespace {BEING_TERMINATED}"));
+        }
         if asked.method == Method::POST {
             if self.full.as_ref() == Some(&asked.collection) {
                 return refuse(403, "Forbidden", "exceeded quota: media");
@@ -432,7 +460,8 @@ impl Service<Request<Body>> for ApiServer {
                 Err((code, reason, message)) => (
                     StatusCode::from_u16(code).expect("a code"),
                     json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
-                        "code": code, "reason": reason, "message": message}),
+                        "code": code, "reason": reason, "details": details(&message),
+                        "message": message}),
                 ),
             };
             let bytes = serde_json::to_vec(&body).expect("JSON");

@@ -19,6 +19,7 @@ pub mod admin;
 pub mod config;
 pub mod control;
 pub mod dev;
+pub mod epochs;
 pub mod ice_tcp;
 pub mod keys;
 pub mod listen;

@@ -13,6 +13,7 @@ use rand::Rng;
 use tokio::sync::{Notify, mpsc};
 
 use crate::config::Config;
+use crate::epochs::Epochs;
 use crate::ice_tcp::Ufrags;
 use crate::keys::{Keys, unix_millis};
 use crate::rooms::{Admission, Happened, Refusal, Rooms};
@@ -25,6 +26,10 @@ pub struct Node {
     pub shards: Vec<ShardHandle>,
     /// Random per process start.
     pub incarnation: String,
+    /// When the process started.
+    pub started: Instant,
+    /// The highest epoch, as a restart will find it.
+    pub epochs: Epochs,
     /// Woken when rooms or the state changed, for reports that do not wait for the next second.
     pub changed: Notify,
     pub counters: Counters,
@@ -67,20 +72,27 @@ pub enum EntryError {
 }
 
 impl Node {
-    /// A node over shards that run already.
-    pub fn new(config: Config, keys: Keys, shards: Vec<ShardHandle>) -> Self {
+    /// A node over shards that run already, which obeys no leader below the epoch it comes with.
+    pub fn new(
+        config: Config,
+        keys: Keys,
+        shards: Vec<ShardHandle>,
+        (epochs, epoch): (Epochs, u64),
+    ) -> Self {
         let admission = match (config.control_address.is_some(), config.auto_create) {
             (true, _) => Admission::Claimed,
             (false, true) => Admission::OnJoin,
             (false, false) => Admission::OnCreate,
         };
-        let rooms = Mutex::new(Rooms::new(admission, config.rooms_max));
+        let rooms = Mutex::new(Rooms::new(admission, config.rooms_max, epoch));
         let incarnation = format!("{:032x}", rand::rng().random::<u128>());
         Self {
             config,
             keys,
             shards,
             incarnation,
+            started: Instant::now(),
+            epochs,
             changed: Notify::new(),
             counters: Counters::default(),
             rooms,

@@ -88,14 +88,14 @@ pub struct Rooms {
 }
 
 impl Rooms {
-    /// Empty and serving.
-    pub fn new(admission: Admission, rooms_max: usize) -> Self {
+    /// Empty and serving; nothing below `epoch` is obeyed.
+    pub fn new(admission: Admission, rooms_max: usize, epoch: u64) -> Self {
         Self {
             admission,
             rooms_max,
             homes: BTreeMap::new(),
             state: State::Serving,
-            epoch: 0,
+            epoch,
             grant_until: None,
         }
     }
@@ -234,10 +234,12 @@ impl Rooms {
         Ok(())
     }
 
-    /// Allows new rooms for `ttl` from now.
-    pub fn grant(&mut self, now: Instant, epoch: u64, ttl: Duration) -> Result<(), Refusal> {
+    /// Allows new rooms for `ttl` from the moment at which the report was written that the grant
+    /// quotes. One that arrives when that is over allows nothing, and one that was overtaken by a
+    /// newer takes nothing away.
+    pub fn grant(&mut self, quoted: Instant, epoch: u64, ttl: Duration) -> Result<(), Refusal> {
         self.see_epoch(epoch)?;
-        self.grant_until = now.checked_add(ttl);
+        self.grant_until = self.grant_until.max(quoted.checked_add(ttl));
         Ok(())
     }
 
@@ -305,7 +307,7 @@ mod tests {
     }
 
     fn claimed() -> (Rooms, Instant) {
-        (Rooms::new(Admission::Claimed, 2), Instant::now())
+        (Rooms::new(Admission::Claimed, 2, 0), Instant::now())
     }
 
     const TTL: Duration = Duration::from_secs(5);
@@ -333,6 +335,27 @@ mod tests {
         assert_eq!(rooms.drain(6), Err(Refusal::StaleEpoch));
         assert_eq!(rooms.release(6, &room("a")), Err(Refusal::StaleEpoch));
         assert_eq!((rooms.state(), rooms.epoch()), (State::Serving, 7));
+    }
+
+    #[test]
+    fn a_grant_counts_from_the_report_that_it_quotes_however_late_it_comes() {
+        let (mut rooms, written) = claimed();
+        let thawed = written + TTL * 4;
+        rooms.grant(written, 1, TTL).unwrap();
+        assert_eq!(rooms.claim(thawed, 0, 1, &room("a"), 0), Err(Refusal::NoGrant));
+        rooms.grant(thawed, 1, TTL).unwrap();
+        rooms.grant(written, 1, TTL).unwrap();
+        assert_eq!(rooms.grant_remaining(thawed), TTL, "one that was overtaken takes nothing away");
+        assert_eq!(rooms.claim(thawed, 0, 1, &room("a"), 0), Ok((0, false)));
+    }
+
+    #[test]
+    fn a_process_that_starts_with_an_epoch_obeys_none_below_it() {
+        let mut rooms = Rooms::new(Admission::Claimed, 2, 7);
+        let now = Instant::now();
+        assert_eq!(rooms.grant(now, 6, TTL), Err(Refusal::StaleEpoch));
+        assert_eq!(rooms.claim(now, 0, 6, &room("a"), 0), Err(Refusal::StaleEpoch));
+        rooms.grant(now, 7, TTL).unwrap();
     }
 
     #[test]
@@ -391,7 +414,7 @@ mod tests {
 
     #[test]
     fn only_create_brings_a_room_when_joins_may_not() {
-        let mut rooms = Rooms::new(Admission::OnCreate, 10);
+        let mut rooms = Rooms::new(Admission::OnCreate, 10, 0);
         assert_eq!(rooms.join(0, &room("a"), 0), Err(Refusal::NotHere));
         assert_eq!(rooms.create(0, &room("a"), 0), Ok(0));
         assert_eq!(rooms.join(0, &room("a"), 0), Ok(0));

@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
+use crate::epochs::Epochs;
 use crate::keys::{Keys, dev_keys, unix_millis};
 use crate::listen::{self, Door};
 use crate::net::{UdpSocket, local_addresses};
@@ -82,6 +83,7 @@ pub async fn start(mut config: Config) -> anyhow::Result<Started> {
     config.page_directory = dev::page_directory(config.page_directory);
     let (keys, secret) = keys(&config)?;
     let doors = doors(&config)?;
+    let epochs = Epochs::load(&config)?;
     let (events, told) = mpsc::channel(EVENTS_MAX);
     let tcp = tcp_listeners(&config).await?;
     let (shards, media) = start_shards(&config, &keys, &tcp, &events)?;
@@ -95,7 +97,7 @@ pub async fn start(mut config: Config) -> anyhow::Result<Started> {
     if secret.is_none() {
         tasks.spawn(keys.clone().watch(config.keys_file.clone()));
     }
-    let node = Arc::new(Node::new(config, keys, shards));
+    let node = Arc::new(Node::new(config, keys, shards, epochs));
     let started = Started {
         signal: signal.local_addr()?,
         admin: admin.local_addr()?,

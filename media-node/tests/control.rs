@@ -18,8 +18,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const NAME: &str = "mc-1.media.mc.ns.hemicycle.internal";
@@ -148,8 +148,17 @@ fn claim(epoch: u64, name: &str) -> v1::ClaimRequest {
     v1::ClaimRequest { epoch, room: room(name) }
 }
 
-fn grant(epoch: u64, ttl_ms: u64) -> v1::GrantRequest {
-    v1::GrantRequest { epoch, ttl_ms, ticket: Vec::new() }
+/// A grant that quotes a report just written.
+async fn grant(
+    operator: &mut MediaControlClient<Channel>,
+    epoch: u64,
+    ttl_ms: u64,
+) -> Result<v1::GrantReply, Status> {
+    let mut reports = operator.observe(v1::ObserveRequest { epoch }).await?.into_inner();
+    let report = timeout(PATIENCE, reports.message()).await.unwrap()?.unwrap();
+    let (incarnation, uptime_ms) = (report.incarnation, report.uptime_ms);
+    let request = v1::GrantRequest { epoch, ttl_ms, incarnation, uptime_ms, ..Default::default() };
+    operator.grant(request).await.map(tonic::Response::into_inner)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,7 +168,7 @@ async fn claims_need_a_grant_and_are_idempotent_and_fenced() {
     let refused = operator.claim(claim(3, "a")).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
 
-    let granted = operator.grant(grant(3, 5_000)).await.unwrap().into_inner();
+    let granted = grant(&mut operator, 3, 5_000).await.unwrap();
     assert_eq!(granted.epoch, 3);
     assert!(!operator.claim(claim(3, "a")).await.unwrap().into_inner().existed);
     assert!(operator.claim(claim(3, "a")).await.unwrap().into_inner().existed);
@@ -167,8 +176,10 @@ async fn claims_need_a_grant_and_are_idempotent_and_fenced() {
     for epoch in [0, 2] {
         let stale = operator.claim(claim(epoch, "b")).await.unwrap_err();
         assert_eq!((stale.code(), stale.message()), (Code::FailedPrecondition, "stale epoch"));
-        let stale = operator.grant(grant(epoch, 5_000)).await.unwrap_err();
+        let request = v1::GrantRequest { epoch, ttl_ms: 5_000, ..Default::default() };
+        let stale = operator.grant(request).await.unwrap_err();
         assert_eq!(stale.code(), Code::FailedPrecondition);
+        assert_eq!(stale.metadata().get(media_api::EPOCH_METADATA).unwrap(), "3");
         let stale = operator.drain(v1::DrainRequest { epoch }).await.unwrap_err();
         assert_eq!(stale.code(), Code::FailedPrecondition);
         let stale = operator.observe(v1::ObserveRequest { epoch }).await.unwrap_err();
@@ -187,10 +198,19 @@ async fn a_lapsed_grant_refuses_new_rooms_and_keeps_those_that_are_here() {
     assert!(head.starts_with("http/1.1 404") && head.contains("x-hemicycle-room: not-here"));
     assert_eq!(body, "requested room does not exist");
 
-    operator.grant(grant(1, 5_000)).await.unwrap();
+    grant(&mut operator, 1, 2_000).await.unwrap();
     operator.claim(claim(1, "a")).await.unwrap();
-    operator.grant(grant(1, 0)).await.unwrap();
-    assert_eq!(operator.claim(claim(1, "b")).await.unwrap_err().code(), Code::Unavailable);
+    let began = std::time::Instant::now();
+    let mut others = 0;
+    let lapsed = loop {
+        others += 1;
+        match operator.claim(claim(1, &format!("b-{others}"))).await {
+            Err(refused) => break refused,
+            Ok(_) => assert!(began.elapsed() < PATIENCE, "the grant does not end"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(lapsed.code(), Code::Unavailable);
     assert!(operator.claim(claim(1, "a")).await.unwrap().into_inner().existed);
     assert_eq!(cluster.validate("a").await.1, "success");
 
@@ -201,10 +221,57 @@ async fn a_lapsed_grant_refuses_new_rooms_and_keeps_those_that_are_here() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_comes_late_or_to_another_process_allows_nothing() {
+    let cluster = Cluster::start(&[]).await;
+    let mut operator = cluster.operator().await;
+    let observe = v1::ObserveRequest { epoch: 1 };
+    let mut reports = operator.observe(observe).await.unwrap().into_inner();
+    let first = reports.message().await.unwrap().unwrap();
+    let quote = |incarnation: &str| v1::GrantRequest {
+        epoch: 1,
+        ttl_ms: 300,
+        incarnation: incarnation.to_owned(),
+        uptime_ms: first.uptime_ms,
+        ..Default::default()
+    };
+    let other = operator.grant(quote("another")).await.unwrap_err();
+    assert_eq!(other.code(), Code::Aborted, "{other}");
+    // As when the process was frozen while the grant lay in its socket.
+    loop {
+        let report = timeout(PATIENCE, reports.message()).await.unwrap().unwrap().unwrap();
+        if report.uptime_ms > first.uptime_ms + 300 {
+            break;
+        }
+    }
+    operator.grant(quote(&first.incarnation)).await.unwrap();
+    let refused = operator.claim(claim(1, "a")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_process_does_not_obey_a_leader_that_was_succeeded() {
+    let state = tempfile::tempdir().unwrap();
+    let directory = format!("--state-directory={}", state.path().display());
+    let arguments = [directory.as_str(), "--epoch-floor=4"];
+    let refuses = async |epoch: u64| {
+        let cluster = Cluster::start(&arguments).await;
+        let request = v1::ObserveRequest { epoch };
+        let refused = cluster.operator().await.observe(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        refused.metadata().get(media_api::EPOCH_METADATA).unwrap().to_str().unwrap().to_owned()
+    };
+    assert_eq!(refuses(3).await, "4", "it was made under epoch 4");
+    let cluster = Cluster::start(&arguments).await;
+    grant(&mut cluster.operator().await, 7, 5_000).await.unwrap();
+    drop(cluster);
+    assert_eq!(refuses(6).await, "7", "the process before saw epoch 7");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn draining_and_a_full_node_say_why() {
     let cluster = Cluster::start(&["--rooms-max=1"]).await;
     let mut operator = cluster.operator().await;
-    operator.grant(grant(1, 5_000)).await.unwrap();
+    grant(&mut operator, 1, 5_000).await.unwrap();
     operator.drain(v1::DrainRequest { epoch: 1 }).await.unwrap();
     assert_eq!(operator.claim(claim(1, "a")).await.unwrap_err().code(), Code::Unavailable);
     operator.undrain(v1::UndrainRequest { epoch: 1 }).await.unwrap();
@@ -217,7 +284,7 @@ async fn draining_and_a_full_node_say_why() {
 async fn reports_begin_whole_and_tell_changes_at_once() {
     let cluster = Cluster::start(&[]).await;
     let mut operator = cluster.operator().await;
-    operator.grant(grant(1, 5_000)).await.unwrap();
+    grant(&mut operator, 1, 5_000).await.unwrap();
     operator.claim(claim(1, "a")).await.unwrap();
     let observe = v1::ObserveRequest { epoch: 1 };
     let mut reports = operator.observe(observe).await.unwrap().into_inner();
@@ -241,7 +308,7 @@ async fn reports_begin_whole_and_tell_changes_at_once() {
         drains |= report.state() == v1::State::Draining;
     }
 
-    operator.grant(grant(2, 5_000)).await.unwrap();
+    grant(&mut operator, 2, 5_000).await.unwrap();
     let ended = loop {
         match next().await {
             Ok(Some(_)) => {}
@@ -262,11 +329,12 @@ async fn only_the_operator_controls_and_only_the_gateway_signals() {
     ] {
         let answered = match cluster.control(stranger).await {
             None => false,
-            Some(mut control) => control.grant(grant(9, 1)).await.is_ok(),
+            Some(mut control) => grant(&mut control, 9, 1).await.is_ok(),
         };
         assert!(!answered, "{stranger:?} may not command");
     }
-    assert!(cluster.operator().await.grant(grant(1, 1)).await.is_ok(), "epoch 9 was not seen");
+    let mut operator = cluster.operator().await;
+    assert!(grant(&mut operator, 1, 1).await.is_ok(), "epoch 9 was not seen");
 
     let ready = get(cluster.started.admin, "/readyz").await;
     assert_eq!(ready.status, 200);
@@ -285,7 +353,7 @@ async fn only_the_operator_controls_and_only_the_gateway_signals() {
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_are_replaced_without_a_restart() {
     let mut cluster = Cluster::start(&[]).await;
-    assert!(cluster.operator().await.grant(grant(1, 1)).await.is_ok());
+    assert!(grant(&mut cluster.operator().await, 1, 1).await.is_ok());
     let operator = Some("operator.mc.ns.hemicycle.internal");
     cluster.pki = Pki::new();
     assert!(cluster.control(operator).await.is_none(), "the new CA is not known yet");
@@ -293,7 +361,7 @@ async fn certificates_are_replaced_without_a_restart() {
     let began = std::time::Instant::now();
     loop {
         if let Some(mut control) = cluster.control(operator).await
-            && control.grant(grant(2, 1)).await.is_ok()
+            && grant(&mut control, 2, 1).await.is_ok()
         {
             return;
         }

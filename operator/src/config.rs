@@ -28,11 +28,12 @@ pub struct Config {
     /// Name of the Lease that the replicas contend for.
     #[arg(long, env = "HEMICYCLE_LEASE_NAME", default_value = "hemicycle-operator")]
     pub lease_name: String,
-    /// Seconds after which an unchanged Lease may be taken by another replica.
+    /// Seconds after which an unchanged Lease may be taken by another replica. New rooms wait about
+    /// as long when a leader dies; its writes end a second earlier when it cannot renew.
     #[arg(
         long,
         env = "HEMICYCLE_LEASE_SECONDS",
-        default_value_t = 6,
+        default_value_t = 4,
         value_parser = clap::value_parser!(u32).range(4..=60)
     )]
     pub lease_seconds: u32,

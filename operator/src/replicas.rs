@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     fleet::channel,
-    lease::{Standing, holding},
+    lease::{Standing, TermEnd, holding},
     pki::{Role, trust::TrustStore},
 };
 
@@ -37,13 +37,20 @@ pub struct Leadership {
     standing: watch::Receiver<Standing>,
     answers: Mutex<BTreeMap<String, Instant>>,
     replicas: u32,
+    term_end: Arc<TermEnd>,
 }
 
 impl Leadership {
     /// Follows `standing`; `replicas` is the size of the Deployment.
     #[must_use]
     pub fn new(standing: watch::Receiver<Standing>, replicas: u32) -> Self {
-        Self { standing, answers: Mutex::default(), replicas }
+        Self { standing, answers: Mutex::default(), replicas, term_end: Arc::default() }
+    }
+
+    /// Also looks at the end of the term, which a process that slept may not have noticed yet.
+    #[must_use]
+    pub fn until(self, term_end: Arc<TermEnd>) -> Self {
+        Self { term_end, ..self }
     }
 
     /// The standing, changes included.
@@ -66,8 +73,10 @@ impl Leadership {
     pub fn may_place(&self) -> bool {
         match *self.standing.borrow() {
             Standing::Following => false,
-            Standing::Leading { .. } => true,
-            Standing::Holding { .. } => holding::majority(self.fresh(), self.replicas),
+            Standing::Leading { .. } if !self.term_end.has_passed() => true,
+            Standing::Leading { .. } | Standing::Holding { .. } => {
+                holding::majority(self.fresh(), self.replicas)
+            }
         }
     }
 
@@ -86,7 +95,7 @@ impl Leadership {
 /// What asking needs.
 #[derive(Clone)]
 pub struct Asker {
-    /// Name and port of the headless Service of all replicas.
+    /// Name and port of the headless Service of all replicas; several by commas.
     pub address: String,
     /// How replicas know each other.
     pub trust: Arc<TrustStore>,
@@ -124,11 +133,15 @@ impl Asker {
     }
 
     async fn resolve(&self, addresses: &mut Vec<SocketAddr>) {
-        if let Ok(Ok(found)) = timeout(ASK_TIMEOUT, lookup_host(self.address.as_str())).await {
-            let found: Vec<_> = found.take(ADDRESSES_MAX).collect();
-            if !found.is_empty() {
-                *addresses = found;
+        let mut all = Vec::new();
+        for host in self.address.split(',') {
+            if let Ok(Ok(found)) = timeout(ASK_TIMEOUT, lookup_host(host)).await {
+                all.extend(found);
             }
+        }
+        all.truncate(ADDRESSES_MAX);
+        if !all.is_empty() {
+            *addresses = all;
         }
     }
 

@@ -91,7 +91,8 @@ async fn lead_or_follow(parts: Parts, listener: TcpListener) -> anyhow::Result<(
     };
     let (contender, standing) =
         Contender::new(client.clone(), candidacy, epoch_receiver, acknowledged.clone());
-    let leadership = Arc::new(Leadership::new(standing, config.replicas));
+    let leadership = Leadership::new(standing, config.replicas).until(contender.term_end());
+    let leadership = Arc::new(leadership);
     let fleet = Arc::new(Fleet::new(
         trust.clone(),
         leadership.clone(),

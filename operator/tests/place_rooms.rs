@@ -10,14 +10,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper_util::rt::TokioIo;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto::Builder,
+    service::TowerToHyperService,
+};
 use jiff::Timestamp;
 use media_api::v1::{self as media, media_control_server};
 use operator::{
     fleet::{Fleet, Known, Target},
     lease::{Standing, holding::Acknowledged},
     metrics::Metrics,
-    pki::{Authority, Role, trust::TrustStore},
+    pki::{
+        Authority, Issued, Role,
+        trust::{self, TrustStore},
+    },
     placer::{self, Placer},
     replicas::Leadership,
 };
@@ -26,7 +33,7 @@ use operator_core::{
     world::DesiredState,
 };
 use placement_api::v1::{self as placement, placement_client::PlacementClient};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use rustls_pki_types::ServerName;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
@@ -36,7 +43,8 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status,
-    transport::{Channel, Endpoint, Server},
+    service::Routes,
+    transport::{Channel, Endpoint},
 };
 
 const NAMESPACE: &str = "ministry";
@@ -48,13 +56,16 @@ const TENANT: &str = "ministry/visio";
 struct Rooms {
     epoch: u64,
     claims: BTreeMap<String, u64>,
-    granted: bool,
+    granted_until: Option<Instant>,
 }
 
 #[derive(Clone)]
 struct MediaNode {
     name: String,
     rooms: Arc<Mutex<Rooms>>,
+    started: Instant,
+    /// Ends its listener and its connections, as the end of a process does.
+    stop: CancellationToken,
 }
 
 impl MediaNode {
@@ -82,6 +93,7 @@ impl MediaNode {
             epoch: rooms.epoch,
             sequence,
             unix_ms: u64::try_from(now).expect("after 1970"),
+            uptime_ms: self.started.elapsed().as_millis() as u64,
             state: media::State::Serving.into(),
             shards: vec![media::ShardLoad::default()],
             whole: true,
@@ -118,9 +130,10 @@ impl media_control_server::MediaControl for MediaNode {
         &self,
         request: Request<media::GrantRequest>,
     ) -> Result<Response<media::GrantReply>, Status> {
-        let epoch = request.into_inner().epoch;
+        let media::GrantRequest { epoch, ttl_ms, uptime_ms, .. } = request.into_inner();
         self.fence(epoch)?;
-        self.rooms.lock().expect("not poisoned").granted = true;
+        let until = self.started + Duration::from_millis(uptime_ms + ttl_ms);
+        self.rooms.lock().expect("not poisoned").granted_until = Some(until);
         Ok(Response::new(media::GrantReply { epoch, incarnation: format!("{}-first", self.name) }))
     }
 
@@ -131,7 +144,7 @@ impl media_control_server::MediaControl for MediaNode {
         let asked = request.into_inner();
         self.fence(asked.epoch)?;
         let mut rooms = self.rooms.lock().expect("not poisoned");
-        if !rooms.granted {
+        if rooms.granted_until.is_none_or(|until| until < Instant::now()) {
             return Err(Status::unavailable("no grant"));
         }
         let name = asked.room.expect("named").name;
@@ -170,21 +183,8 @@ impl media_control_server::MediaControl for MediaNode {
     }
 }
 
-type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
-fn pair(authority: &Authority, role: &Role<'_>) -> Pair {
-    let issued =
-        authority.issue(&role.dns_name(NAMESPACE, CLUSTER), Timestamp::now()).expect("issued");
-    let certificate = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).expect("PEM");
-    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).expect("PEM");
-    (vec![certificate], key)
-}
-
-fn roots(authority: &Authority) -> rustls::RootCertStore {
-    let mut roots = rustls::RootCertStore::empty();
-    let ca = CertificateDer::from_pem_slice(authority.bundle().as_bytes()).expect("PEM");
-    roots.add(ca).expect("a CA");
-    roots
+fn issued(authority: &Authority, role: &Role<'_>) -> Issued {
+    authority.issue(&role.dns_name(NAMESPACE, CLUSTER), Timestamp::now()).expect("issued")
 }
 
 /// Starts a media node on its own loopback address, on the port where the operator looks for it.
@@ -194,33 +194,26 @@ async fn start_media_node(
     stop: &CancellationToken,
 ) -> MediaNode {
     let name = format!("visio-{number}");
-    let media_node = MediaNode { name: name.clone(), rooms: Arc::default() };
-    let (chain, key) = pair(authority, &Role::MediaNode(&name));
-    let verifier =
-        rustls::server::WebPkiClientVerifier::builder(Arc::new(roots(authority))).build();
-    let mut config = rustls::ServerConfig::builder()
-        .with_client_cert_verifier(verifier.expect("a verifier"))
-        .with_single_cert(chain, key)
-        .expect("a pair");
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let leaf = issued(authority, &Role::MediaNode(&name));
+    let acceptor = TlsAcceptor::from(trust::server(authority, &leaf).expect("usable"));
+    let stop = stop.child_token();
+    let media_node =
+        MediaNode { name, rooms: Arc::default(), started: Instant::now(), stop: stop.clone() };
+    let service = media_control_server::MediaControlServer::new(media_node.clone());
+    let routes = Routes::new(service).prepare();
     let listener = TcpListener::bind((address(number), 7881)).await.expect("a free port");
-    let (sender, receiver) = mpsc::channel(8);
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (acceptor, sender) = (acceptor.clone(), sender.clone());
+        while let Some(Ok((stream, _))) = stop.run_until_cancelled(listener.accept()).await {
+            let (acceptor, routes, stop) = (acceptor.clone(), routes.clone(), stop.clone());
             tokio::spawn(async move {
-                if let Ok(stream) = acceptor.accept(stream).await {
-                    drop(sender.send(Ok::<_, std::io::Error>(Plain(stream))).await);
-                }
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let http = Builder::new(TokioExecutor::new()).http2_only();
+                let service = TowerToHyperService::new(routes);
+                let serving = http.serve_connection(TokioIo::new(stream), service);
+                let _ = stop.run_until_cancelled(serving).await;
             });
         }
     });
-    let service = media_control_server::MediaControlServer::new(media_node.clone());
-    tokio::spawn(Server::builder().add_service(service).serve_with_incoming_shutdown(
-        ReceiverStream::new(receiver),
-        stop.clone().cancelled_owned(),
-    ));
     media_node
 }
 
@@ -228,58 +221,13 @@ fn address(number: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(127, 77, 0, number))
 }
 
-/// A TLS stream that says nothing about who called.
-struct Plain(tokio_rustls::server::TlsStream<TcpStream>);
-
-impl tonic::transport::server::Connected for Plain {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
-}
-
-impl tokio::io::AsyncRead for Plain {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-        buffer: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl tokio::io::AsyncWrite for Plain {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-        buffer: &[u8],
-    ) -> std::task::Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, buffer)
-    }
-    fn poll_flush(
-        mut self: Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-    fn poll_shutdown(
-        mut self: Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
-}
-
 async fn gateway(
     authority: &Authority,
     role: &Role<'_>,
     address: SocketAddr,
 ) -> Result<PlacementClient<Channel>, tonic::transport::Error> {
-    let (chain, key) = pair(authority, role);
-    let mut config = rustls::ClientConfig::builder()
-        .with_root_certificates(roots(authority))
-        .with_client_auth_cert(chain, key)
-        .expect("a pair");
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let connector = TlsConnector::from(Arc::new(config));
+    let config = trust::client(authority, &issued(authority, role)).expect("usable");
+    let connector = TlsConnector::from(config);
     let name = ServerName::try_from(Role::Placer.dns_name(NAMESPACE, CLUSTER)).expect("a name");
     let dial = tower::service_fn(move |_| {
         let (connector, name) = (connector.clone(), name.clone());
@@ -499,6 +447,33 @@ async fn gateways_are_streamed_the_whole_directory_and_then_what_changes() {
         assert!(!update.whole);
         names.extend(update.rooms.into_iter().filter_map(|home| Some(home.room?.name)));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_is_over_is_told_from_one_that_is_lost() {
+    let stage = Stage::set(41, 2).await;
+    let mut gateway = stage.gateway().await;
+    let home = stage.route(&mut gateway, "r").await.endpoint.expect("an endpoint").media_node;
+    let mut stream =
+        gateway.directory(placement::DirectoryRequest {}).await.expect("streamed").into_inner();
+    let lost = stage.media_nodes.iter().find(|media_node| media_node.name == home);
+    lost.expect("one of them").stop.cancel();
+    let begun = Instant::now();
+    // Only who is known to be over is told as gone: a grant that ends by itself tells nothing.
+    while !stream.message().await.expect("sent").expect("not over").media_nodes_gone.contains(&home)
+    {
+        assert!(begun.elapsed().as_secs() < 20, "a reset and a refused connection prove nothing");
+    }
+    let mut question = ask("r");
+    question.unreachable_media_node = home.clone();
+    let reply = loop {
+        match gateway.route(question.clone()).await {
+            Ok(reply) => break reply.into_inner(),
+            Err(status) => assert!(begun.elapsed().as_secs() < 20, "{status}"),
+        }
+    };
+    println!("a new home after {:?}", begun.elapsed());
+    assert_ne!(reply.endpoint.expect("an endpoint").media_node, home);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,11 @@
 //! The one object of an API server that the election needs: a Lease with a resource version, in
 //! memory, behind the same client that the operator uses.
 //!
-//! Decides conflicts as an API server does. Knows nothing but Leases of one name.
+//! Decides conflicts as an API server does. Knows nothing but Leases of one name. Invariant: who is
+//! cut off from it gets no answer at all, as from a server that cannot be reached.
 
-use std::convert::Infallible;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{Method, Request, Response, StatusCode};
@@ -16,13 +18,31 @@ pub(super) struct LeaseStore {
     lease: Arc<Mutex<Option<Lease>>>,
 }
 
+/// One replica's way to the store; open until it is cut.
+#[derive(Clone, Default)]
+pub(super) struct Way {
+    cut: Arc<AtomicBool>,
+}
+
+impl Way {
+    /// Cuts it, or opens it again.
+    pub(super) fn cut(&self, cut: bool) {
+        self.cut.store(cut, Ordering::Relaxed);
+    }
+}
+
 impl LeaseStore {
-    /// A client whose API server this store is.
-    pub(super) fn client(&self) -> kube::Client {
-        let store = self.clone();
+    /// A client whose API server this store is, reached by `way`.
+    pub(super) fn client(&self, way: &Way) -> kube::Client {
+        let (store, way) = (self.clone(), way.clone());
         let service = tower::service_fn(move |request: Request<Body>| {
-            let store = store.clone();
-            async move { Ok::<_, Infallible>(store.answer(request).await) }
+            let (store, way) = (store.clone(), way.clone());
+            async move {
+                if way.cut.load(Ordering::Relaxed) {
+                    return Err(io::Error::from(io::ErrorKind::ConnectionRefused));
+                }
+                Ok(store.answer(request).await)
+            }
         });
         kube::Client::new(service, "hemicycle-system")
     }

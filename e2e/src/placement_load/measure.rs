@@ -70,7 +70,7 @@ impl fmt::Display for Outcome {
 }
 
 /// Asks for a new room.
-async fn ask(gateway: &Placer, name: String) -> Result<RouteReply, RouteError> {
+pub(super) async fn ask(gateway: &Placer, name: String) -> Result<RouteReply, RouteError> {
     let room = Some(RoomKey { tenant: TENANT.to_owned(), name });
     gateway.route(&RouteRequest { room, create: true, ..RouteRequest::default() }).await
 }

@@ -2,32 +2,29 @@
 //! and epochs, report as real ones do, and let each room end after its time.
 //!
 //! Invariant: a claim without a grant or under a lower epoch is refused, and a room that is
-//! claimed on two of them at once is counted.
+//! claimed on two of them at once is counted: as double, while the first could still admit it; as
+//! moved, when the first was out of the placer's sight for so long that its grant had run out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use media_api::v1::{self as media, media_control_server as server};
-use operator::pki::{Authority, Role};
-use rustls::server::WebPkiClientVerifier;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use operator::pki::{Authority, Role, trust};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Server;
-use tonic::transport::server::Connected;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use super::{CLUSTER, NAMESPACE, TENANT};
@@ -35,19 +32,14 @@ use super::{CLUSTER, NAMESPACE, TENANT};
 /// Where the operator looks for a media node's control listener.
 const CONTROL_PORT: u16 = 7881;
 /// Reports go out at least so often, and changes within the second time share one.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
+const REPORT_EVERY: Duration = Duration::from_millis(500);
 const GATHER: Duration = Duration::from_millis(20);
-/// Reports and connections waiting for their reader.
+/// Reports waiting for their reader.
 const WAITING_MAX: usize = 8;
 
 /// Name of a media node.
 pub(super) fn name(number: u8) -> String {
     format!("visio-{number}")
-}
-
-/// Its own loopback address.
-pub(super) fn address(number: u8) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::new(127, 78, 0, number))
 }
 
 struct Home {
@@ -63,6 +55,7 @@ struct State {
     epochs: BTreeMap<String, u64>,
     granted_until: BTreeMap<String, Instant>,
     double: usize,
+    moved: usize,
 }
 
 /// All simulated media nodes.
@@ -70,6 +63,8 @@ struct State {
 pub(super) struct Bed {
     state: Arc<Mutex<State>>,
     room_lifetime: Duration,
+    started: Instant,
+    network: u8,
 }
 
 impl Bed {
@@ -79,31 +74,47 @@ impl Bed {
         count: u8,
         room_lifetime: Duration,
     ) -> anyhow::Result<Self> {
-        let bed = Self { state: Arc::default(), room_lifetime };
+        static BEDS: AtomicU8 = AtomicU8::new(0);
+        let network = BEDS.fetch_add(1, Ordering::Relaxed);
+        let bed = Self { state: Arc::default(), room_lifetime, started: Instant::now(), network };
         for number in 1..=count {
             let (name, changed) = (name(number), Arc::new(Notify::new()));
+            let dns = Role::MediaNode(&name).dns_name(NAMESPACE, CLUSTER);
+            let leaf = authority.issue(&dns, Timestamp::now()).context("no certificate")?;
+            let acceptor = TlsAcceptor::from(trust::server(authority, &leaf)?);
             let incarnation = format!("{name}-first");
             let media_node = MediaNode { name, incarnation, changed, bed: bed.clone() };
-            let acceptor = TlsAcceptor::from(tls(authority, &media_node.name)?);
-            let at = (address(number), CONTROL_PORT);
+            let at = (bed.address(number), CONTROL_PORT);
             let listener = TcpListener::bind(at).await;
             let listener = listener.with_context(|| format!("cannot listen on {at:?}"))?;
-            let (sender, connections) = mpsc::channel(WAITING_MAX);
-            tokio::spawn(accept(listener, acceptor, sender));
-            let service = server::MediaControlServer::new(media_node);
-            let serving = Server::builder().add_service(service);
-            tokio::spawn(serving.serve_with_incoming(ReceiverStream::new(connections)));
+            tokio::spawn(serve(listener, acceptor, media_node));
         }
         Ok(bed)
+    }
+
+    /// The loopback address of a media node, which no other bed of this process has.
+    pub(super) fn address(&self, number: u8) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(127, 78, self.network, number))
+    }
+
+    /// Where a room lives.
+    #[cfg(test)]
+    pub(super) fn home(&self, room: &str) -> Option<String> {
+        self.state().rooms.get(room).map(|home| home.media_node.clone())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Rooms that got a second home while they lived in a first.
+    /// Rooms that got a second home while their first held a grant.
     pub(super) fn double(&self) -> usize {
         self.state().double
+    }
+
+    /// Rooms that got a second home after their first was out of sight.
+    pub(super) fn moved(&self) -> usize {
+        self.state().moved
     }
 
     /// Rooms that live.
@@ -117,33 +128,19 @@ impl Bed {
     }
 }
 
-fn tls(authority: &Authority, name: &str) -> anyhow::Result<Arc<rustls::ServerConfig>> {
-    let dns = Role::MediaNode(name).dns_name(NAMESPACE, CLUSTER);
-    let issued = authority.issue(&dns, Timestamp::now()).context("no certificate")?;
-    let chain = vec![CertificateDer::from_pem_slice(issued.certificate.as_bytes())?];
-    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes())?;
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.bundle().as_bytes())?)?;
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build()?;
-    let mut config = rustls::ServerConfig::builder()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Arc::new(config))
-}
-
-async fn accept(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    ready: mpsc::Sender<io::Result<Connection>>,
-) {
+/// Shakes hands with whoever the meeting cluster's CA vouches for, and serves.
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, media_node: MediaNode) {
+    let routes = Routes::new(server::MediaControlServer::new(media_node)).prepare();
     while let Ok((stream, _)) = listener.accept().await {
-        let (acceptor, ready) = (acceptor.clone(), ready.clone());
+        let (acceptor, routes) = (acceptor.clone(), routes.clone());
         tokio::spawn(async move {
             if stream.set_nodelay(true).is_ok()
                 && let Ok(stream) = acceptor.accept(stream).await
             {
-                drop(ready.send(Ok(Connection(stream))).await);
+                let http = Builder::new(TokioExecutor::new()).http2_only();
+                let service = TowerToHyperService::new(routes);
+                // It ends with the operator's side.
+                let _ = http.serve_connection(TokioIo::new(stream), service).await;
             }
         });
     }
@@ -195,6 +192,7 @@ impl MediaNode {
             epoch: state.epochs.get(&self.name).copied().unwrap_or_default(),
             sequence,
             unix_ms: u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default(),
+            uptime_ms: self.bed.started.elapsed().as_millis() as u64,
             state: media::State::Serving.into(),
             shards: vec![media::ShardLoad::default()],
             participants,
@@ -241,8 +239,8 @@ impl server::MediaControl for MediaNode {
         &self,
         request: Request<media::GrantRequest>,
     ) -> Result<Response<media::GrantReply>, Status> {
-        let media::GrantRequest { epoch, ttl_ms, .. } = request.into_inner();
-        let until = Instant::now() + Duration::from_millis(ttl_ms);
+        let media::GrantRequest { epoch, ttl_ms, uptime_ms, .. } = request.into_inner();
+        let until = self.bed.started + Duration::from_millis(uptime_ms + ttl_ms);
         self.fenced(epoch)?.granted_until.insert(self.name.clone(), until);
         Ok(Response::new(media::GrantReply { epoch, incarnation: self.incarnation.clone() }))
     }
@@ -259,9 +257,15 @@ impl server::MediaControl for MediaNode {
         let room = asked.room.unwrap_or_default().name;
         let (media_node, since) = (self.name.clone(), Instant::now());
         let before = state.rooms.insert(room, Home { media_node, epoch: asked.epoch, since });
-        let elsewhere = before.as_ref().is_some_and(|home| home.media_node != self.name);
-        state.double += usize::from(elsewhere);
-        let existed = before.is_some() && !elsewhere;
+        let elsewhere = before.as_ref().filter(|home| home.media_node != self.name);
+        let until = elsewhere.and_then(|home| state.granted_until.get(&home.media_node).copied());
+        let granted = until.is_some_and(|until| since < until);
+        let existed = before.is_some() && elsewhere.is_none();
+        match (elsewhere, granted) {
+            (Some(_), true) => state.double += 1,
+            (Some(_), false) => state.moved += 1,
+            (None, _) => {}
+        }
         drop(state);
         self.changed.notify_waiters();
         Ok(Response::new(media::ClaimReply { existed, incarnation: self.incarnation.clone() }))
@@ -295,42 +299,5 @@ impl server::MediaControl for MediaNode {
     ) -> Result<Response<media::UndrainReply>, Status> {
         drop(self.fenced(request.into_inner().epoch)?);
         Ok(Response::new(media::UndrainReply {}))
-    }
-}
-
-/// A TLS stream that tells the service nothing of its other end.
-struct Connection(TlsStream<TcpStream>);
-
-impl Connected for Connection {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, buffer)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }

@@ -9,6 +9,8 @@ mod lease_store;
 mod measure;
 mod media_node;
 mod replica;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +28,7 @@ use tokio::task::JoinSet;
 use self::lease_store::LeaseStore;
 use self::measure::{Offer, Outcome};
 use self::media_node::Bed;
-use self::replica::Replica;
+use self::replica::{Operator, Replica};
 
 /// Namespace and name of the simulated meeting cluster, and both as tenant.
 const NAMESPACE: &str = "ministry";
@@ -34,6 +36,8 @@ const CLUSTER: &str = "visio";
 const TENANT: &str = "ministry/visio";
 /// Gateways that ask.
 const GATEWAYS: usize = 2;
+/// Operator replicas, as the chart has them.
+const REPLICAS: u32 = 3;
 /// Questions at once when the ceiling is looked for: two connections' worth.
 const CEILING_AT_ONCE: usize = 128;
 /// Longest wait for the first leader and for the next.
@@ -65,7 +69,7 @@ pub struct Figures {
     pub p99: Duration,
     /// Questions without a home at their end.
     pub refused: usize,
-    /// Rooms that were given to a second media node while they lived on a first.
+    /// Rooms that were given to a second media node while a first had them and held a grant.
     pub double: usize,
     /// Rooms each second when questions never wait for their turn.
     pub ceiling_per_second: f64,
@@ -82,23 +86,24 @@ pub async fn run(options: &Options) -> anyhow::Result<Figures> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let authority = Authority::generate(TENANT, Timestamp::now()).context("no CA")?;
     let bed = Bed::start(&authority, options.media_nodes, options.room_lifetime).await?;
-    let store = LeaseStore::default();
-    let mut replicas = Vec::new();
-    for identity in ["first", "second"] {
-        replicas.push(Replica::start(identity, &authority, &store, options.media_nodes)?);
-    }
-    let addresses: Vec<String> =
-        replicas.iter().map(|replica| replica.address.to_string()).collect();
-    let mut gateways = Vec::new();
+    let operator = Operator {
+        authority,
+        store: LeaseStore::default(),
+        bed: bed.clone(),
+        media_nodes: options.media_nodes,
+        replicas: REPLICAS,
+    };
+    let mut replicas = operator.start()?;
     let mut following = JoinSet::new();
-    for _ in 0..GATEWAYS {
-        let gateway = Arc::new(gateway_client(&authority, &addresses.join(","))?);
-        following.spawn(follow_directory(Arc::clone(&gateway)));
-        gateways.push(gateway);
+    let gateways = gateways(&operator.authority, &replicas)?;
+    for gateway in &gateways {
+        following.spawn(follow_directory(Arc::clone(gateway)));
     }
     measure::first_room(&gateways, "warm-up", LEADER_WITHIN).await?;
     let Options { rooms_per_second, duration, media_nodes, .. } = *options;
-    println!("placement: {media_nodes} media nodes, {GATEWAYS} gateways, 2 operator replicas");
+    println!(
+        "placement: {media_nodes} media nodes, {GATEWAYS} gateways, {REPLICAS} operator replicas"
+    );
     let offer = Offer { rooms_per_second, duration, prefix: "steady" };
     let steady = measure::open_loop(&gateways, &offer).await;
     println!("offered {rooms_per_second} rooms/s for {} s: {steady}", duration.as_secs());
@@ -110,7 +115,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Figures> {
     };
     following.abort_all();
     let double = bed.double();
-    println!("rooms with two homes: {double}");
+    println!("rooms with two homes: {double}; moved from one out of sight: {}", bed.moved());
     Ok(figures(&steady, &ceiling, double, without_leader))
 }
 
@@ -137,7 +142,8 @@ async fn kill_leader(
     gateways: &[Arc<Placer>],
     bed: &Bed,
 ) -> anyhow::Result<Duration> {
-    let leading = replicas.iter().position(Replica::leads).context("no replica leads")?;
+    let leading = replicas.iter().position(|replica| replica.epoch().is_some());
+    let leading = leading.context("no replica leads")?;
     let before = bed.rooms();
     replicas.remove(leading).kill();
     let killed = Instant::now();
@@ -149,6 +155,14 @@ async fn kill_leader(
         took.as_secs_f64()
     );
     Ok(took)
+}
+
+/// Gateways' clients that know all replicas.
+fn gateways(authority: &Authority, replicas: &[Replica]) -> anyhow::Result<Vec<Arc<Placer>>> {
+    let addresses: Vec<String> =
+        replicas.iter().map(|replica| replica.address.to_string()).collect();
+    let addresses = addresses.join(",");
+    (0..GATEWAYS).map(|_| Ok(Arc::new(gateway_client(authority, &addresses)?))).collect()
 }
 
 /// The client that a gateway asks with, as the gateway makes it.

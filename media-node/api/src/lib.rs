@@ -1,6 +1,9 @@
 //! media-api: generated gRPC types and services of `proto/media.proto`, where the contract is
 //! written. Holds no logic and imports no crate of ours.
 
+/// ASCII metadata of a refusal for a stale epoch: the highest epoch that the media node has seen.
+pub const EPOCH_METADATA: &str = "hemicycle-epoch";
+
 /// Messages, client and server of package `hemicycle.media.v1`.
 #[allow(
     clippy::all,

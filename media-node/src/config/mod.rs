@@ -50,6 +50,10 @@ pub struct Config {
     pub keys_file: PathBuf,
     /// Holds `tls.crt`, `tls.key`, `ca.crt`. None: plain HTTP.
     pub tls_directory: Option<PathBuf>,
+    /// Where the highest epoch is kept over a restart of the process. None: nowhere.
+    pub state_directory: Option<PathBuf>,
+    /// A lower epoch is not obeyed, even if none was seen yet.
+    pub epoch_floor: u64,
     /// A join creates its room (without an operator only).
     pub auto_create: bool,
     pub rooms_max: usize,
@@ -114,6 +118,8 @@ impl Config {
             shards,
             keys_file: PathBuf::from(from.text("keys_file")),
             tls_directory,
+            state_directory: from.optional_path("state_directory"),
+            epoch_floor: from.number("epoch_floor", 0, u64::MAX)?,
             auto_create: from.flag("auto_create")?,
             rooms_max: from.number("rooms_max", 1, 100_000)? as usize,
             room: media_core::io::RoomOptions {

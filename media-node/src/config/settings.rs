@@ -89,6 +89,12 @@ pub const SETTINGS: &[Setting] = &[
         "holds tls.crt, tls.key, ca.crt, read again when they change; `off`: plain HTTP",
     ),
     setting(
+        "state_directory",
+        "off",
+        "writable, and as long-lived as the pod: the highest epoch is kept there over a restart",
+    ),
+    setting("epoch_floor", "0", "no leader of a lower epoch is obeyed, such as the pod's maker's"),
+    setting(
         "auto_create",
         "true",
         "whether a join creates its room; without effect when rooms are claimed",

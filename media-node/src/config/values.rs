@@ -149,12 +149,13 @@ impl<'a> Lookup<'a> {
     }
 }
 
-/// Numbers come in four kinds; the text says the range in words a reader can check.
+/// Numbers come in five kinds; the text says the range in words a reader can check.
 fn number_allowed(max: u64) -> &'static str {
     match max {
         65_535 => "a port from 0 to 65535, or `off`",
         3_600 => "a number of seconds from 0 to 3600",
         86_400 => "a number of seconds from 0 to 86400",
+        u64::MAX => "a whole number",
         _ => "a number up to 100000",
     }
 }

@@ -1,7 +1,7 @@
 //! The operator's side of a media node: reports out, grants, claims and drains in (`media.proto`).
 //!
 //! Translates between the wire and the directory; decides nothing. Invariant: every command's
-//! epoch is checked before anything is changed.
+//! epoch is checked, and kept when it is a higher one, before anything is changed.
 
 mod observe;
 
@@ -20,8 +20,8 @@ use crate::node::{EntryError, Node};
 use crate::rooms::Refusal;
 use crate::shard::ShardCommand;
 
-/// Longest grant a leader may give: ten times the contract's 5 s bounds a mistaken one.
-const GRANT_MAX: Duration = Duration::from_secs(50);
+/// Longest grant a leader may give: ten times what it gives (2.5 s) bounds a mistaken one.
+const GRANT_MAX: Duration = Duration::from_secs(25);
 
 /// The service.
 pub struct Control {
@@ -50,6 +50,30 @@ fn refused(refusal: Refusal) -> Status {
 }
 
 impl Control {
+    /// Checks a command's epoch. A higher one is kept first, so that a restart does not forget it.
+    async fn fence(&self, epoch: u64) -> Result<(), Status> {
+        if epoch > self.node.rooms().epoch() {
+            let kept = self.node.epochs.keep(epoch).await;
+            kept.map_err(|error| {
+                tracing::error!(error = &error as &dyn std::error::Error, "an epoch is not kept");
+                Status::unavailable(error.to_string())
+            })?;
+        }
+        let mut rooms = self.node.rooms();
+        rooms.see_epoch(epoch).map_err(|refusal| {
+            let mut status = refused(refusal);
+            status.metadata_mut().insert(media_api::EPOCH_METADATA, rooms.epoch().into());
+            status
+        })
+    }
+
+    /// The moment that a grant quotes, on our clock. Nobody may quote the future.
+    fn quoted(&self, uptime_ms: u64) -> Instant {
+        let now = Instant::now();
+        let quoted = self.node.started.checked_add(Duration::from_millis(uptime_ms));
+        quoted.map_or(now, |quoted| quoted.min(now))
+    }
+
     /// The room of a command; only this tenant's rooms live here.
     fn room(&self, room: Option<v1::RoomKey>) -> Result<RoomKey, Status> {
         let room = room.ok_or_else(|| Status::invalid_argument("room: missing"))?;
@@ -72,7 +96,7 @@ impl MediaControl for Control {
         request: Request<v1::ObserveRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
         let epoch = request.into_inner().epoch;
-        self.node.rooms().see_epoch(epoch).map_err(refused)?;
+        self.fence(epoch).await?;
         Ok(Response::new(observe::stream(Arc::clone(&self.node), epoch)))
     }
 
@@ -81,10 +105,15 @@ impl MediaControl for Control {
         request: Request<v1::GrantRequest>,
     ) -> Result<Response<v1::GrantReply>, Status> {
         let request = request.into_inner();
+        self.fence(request.epoch).await?;
+        if request.incarnation != self.node.incarnation {
+            return Err(Status::aborted("the grant quotes a report of another process"));
+        }
         let ttl = Duration::from_millis(request.ttl_ms).min(GRANT_MAX);
+        let quoted = self.quoted(request.uptime_ms);
         let epoch = {
             let mut rooms = self.node.rooms();
-            rooms.grant(Instant::now(), request.epoch, ttl).map_err(refused)?;
+            rooms.grant(quoted, request.epoch, ttl).map_err(refused)?;
             rooms.epoch()
         };
         let incarnation = self.node.incarnation.clone();
@@ -96,6 +125,7 @@ impl MediaControl for Control {
         request: Request<v1::ClaimRequest>,
     ) -> Result<Response<v1::ClaimReply>, Status> {
         let request = request.into_inner();
+        self.fence(request.epoch).await?;
         let room = self.room(request.room)?;
         let existed = self.node.claim(request.epoch, &room).map_err(|error| status(&error))?;
         let incarnation = self.node.incarnation.clone();
@@ -107,6 +137,7 @@ impl MediaControl for Control {
         request: Request<v1::ReleaseRequest>,
     ) -> Result<Response<v1::ReleaseReply>, Status> {
         let request = request.into_inner();
+        self.fence(request.epoch).await?;
         let room = self.room(request.room)?;
         let home = self.node.rooms().release(request.epoch, &room).map_err(refused)?;
         let Some(home) = home else {
@@ -129,7 +160,9 @@ impl MediaControl for Control {
         &self,
         request: Request<v1::DrainRequest>,
     ) -> Result<Response<v1::DrainReply>, Status> {
-        let rooms = self.node.rooms().drain(request.into_inner().epoch).map_err(refused)?;
+        let epoch = request.into_inner().epoch;
+        self.fence(epoch).await?;
+        let rooms = self.node.rooms().drain(epoch).map_err(refused)?;
         self.node.changed.notify_waiters();
         Ok(Response::new(v1::DrainReply { rooms: u32::try_from(rooms).unwrap_or(u32::MAX) }))
     }
@@ -138,7 +171,9 @@ impl MediaControl for Control {
         &self,
         request: Request<v1::UndrainRequest>,
     ) -> Result<Response<v1::UndrainReply>, Status> {
-        self.node.rooms().undrain(request.into_inner().epoch).map_err(refused)?;
+        let epoch = request.into_inner().epoch;
+        self.fence(epoch).await?;
+        self.node.rooms().undrain(epoch).map_err(refused)?;
         self.node.changed.notify_waiters();
         Ok(Response::new(v1::UndrainReply {}))
     }

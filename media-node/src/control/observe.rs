@@ -1,4 +1,4 @@
-//! The stream of reports to the leader: everything first, then each second and on change.
+//! The stream of reports to the leader: everything first, then twice a second and on change.
 //!
 //! Decides what a report holds. Invariant: sequence numbers of a stream have no gaps, and a stream
 //! ends when a higher epoch has been seen or its reader does not read.
@@ -18,10 +18,11 @@ use crate::node::Node;
 use crate::rooms::{Home, State};
 use crate::shard::DelayHistogram;
 
-/// Reports waiting for the operator: a few seconds; who is further behind opens a new stream.
+/// Reports waiting for the operator: four seconds; who is further behind opens a new stream.
 const REPORTS_MAX: usize = 8;
-/// How often a report goes out at least.
-const EVERY: Duration = Duration::from_secs(1);
+/// How often a report goes out at least: the leader answers each with a grant, and takes three that
+/// are missing for a sign.
+const EVERY: Duration = Duration::from_millis(500);
 /// Changes within this time share a report, so that a burst of joins is one message.
 const GATHER: Duration = Duration::from_millis(20);
 
@@ -79,6 +80,7 @@ fn report(node: &Node, sequence: u64, told: &mut BTreeMap<RoomKey, Home>) -> v1:
         epoch,
         sequence,
         unix_ms: unix_millis(),
+        uptime_ms: node.started.elapsed().as_millis() as u64,
         state: wire_state(state).into(),
         grant_remaining_ms: grant.as_millis() as u64,
         whole,

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A report older than this says nothing about the present. Placement and deletion need a fresher
-/// one than anything else: media nodes report each second, so three are missing then.
+/// one than anything else: media nodes report twice a second, so six are missing then.
 pub const REPORT_FRESH_MS: u64 = 3_000;
 
 /// A media node unheard for this long counts as silent for the size of the fleet. Longer than

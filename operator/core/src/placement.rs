@@ -18,15 +18,28 @@ mod types;
 pub use changes::{DirectoryDelta, RoomHome};
 pub use directory::{Counters, Directory};
 pub use types::{
-    Admission, ClaimOutcome, ClaimRefusal, Create, Decision, Hints, KnownMediaNode, PlacerState,
-    RefuseReason, Release, ReportOutcome, Settings, WaitReason,
+    Admission, ClaimOutcome, ClaimRefusal, Create, Decision, Grant, Hints, KnownMediaNode,
+    PlacerState, RefuseReason, Release, ReportOutcome, Settings, WaitReason,
 };
 
-/// How long a grant lets a media node admit new rooms. Renewed each second (DESIGN §3).
-pub const GRANT_TTL_MS: u64 = 5_000;
+/// How long a grant lets a media node admit new rooms, on the media node's own clock, counted from
+/// the report that the grant quotes. Reports and grants go twice a second, so five in a row must be
+/// lost before a media node that is well refuses a room. Longer, and the people of a media node that
+/// lost its power would not be back within 5 s: this and [`GRANT_SKEW_MS`] are most of that budget.
+pub const GRANT_TTL_MS: u64 = 2_500;
 
-/// What clocks and a slow grant on its way may add to a grant's life.
-pub const GRANT_SKEW_MS: u64 = 1_000;
+/// What two clocks that run at unequal speed may add to a grant's life: a tenth of it, a hundred
+/// times what a machine's clock may drift. How long a grant is on its way adds nothing, since it
+/// quotes a report that was written before it came.
+pub const GRANT_SKEW_MS: u64 = 250;
+
+/// A media node that has not reported for this long is out of sight: three reports are missing.
+/// It gets no new room, and gateways look for themselves whether they still reach it.
+pub const SIGHT_MS: u64 = 1_500;
+
+/// A new room waits for a media node that serves and was heard within this time rather than being
+/// refused: a machine that is busy for a moment delays reports.
+pub const HEARD_LATELY_MS: u64 = 5_000;
 
 /// People that a room is expected to grow to when nobody says: the mean of public figures on
 /// meetings lies at 4.7.

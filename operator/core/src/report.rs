@@ -35,8 +35,9 @@ pub struct NodeReportView {
     pub epoch: Epoch,
     /// Number in its stream, from 1, without gaps.
     pub sequence: u64,
-    /// When it was written, in milliseconds since the Unix epoch on the media node's clock.
-    pub unix_ms: u64,
+    /// When it was written, in milliseconds since that start on the process' own clock, which no
+    /// correction of the time of day moves.
+    pub uptime_ms: u64,
     /// What it is doing.
     pub state: MediaNodeState,
     /// Busy share of each shard over the last second, 0 to 1.
@@ -171,7 +172,7 @@ mod tests {
             incarnation: "i".into(),
             epoch: Epoch(1),
             sequence: 1,
-            unix_ms: 0,
+            uptime_ms: 0,
             state: MediaNodeState::Serving,
             busy_ratios: vec![0.2, 0.4],
             forwarding_delay_p99_seconds: 0.001,

@@ -5,11 +5,9 @@
 //! (every other holder is dead or its grant has run out); a room with two homes is healed within
 //! seconds of both being in sight; nothing is placed where it may not be; and once the faults end,
 //! memory and truth agree and every room can be reached. The media nodes here follow DESIGN §3
-//! (epochs, grants, idempotent claims, reports of what changed) and know nothing of the placer's
-//! code.
-//!
-//! What it cannot see: a grant that arrives long after its call was given up, as it may in the
-//! socket of a frozen media node. The placer counts on a grant's call to end within its skew.
+//! (epochs kept over a restart, grants on their own clock, idempotent claims, reports of what
+//! changed) and know nothing of the placer's code. Grants and claims arrive however late: out of the
+//! socket of a frozen media node, or from a former leader that slept after it had decided.
 //!
 //! `cargo test -p operator-core --release --test sim_placement -- --ignored` runs ten million
 //! operations and prints what happened.
@@ -19,8 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use operator_core::{
     Directory, Epoch, MediaNodeName, RoomKey, Timestamp, audit,
     placement::{
-        Admission, ClaimOutcome, ClaimRefusal, Decision, GRANT_TTL_MS, Hints, KnownMediaNode,
-        Release, ReportOutcome, Settings,
+        Admission, ClaimOutcome, ClaimRefusal, Decision, Grant, Hints, KnownMediaNode, Release,
+        ReportOutcome, Settings,
     },
     report::{MediaNodeState, NodeReportView, RoomView},
 };
@@ -32,7 +30,11 @@ const CAPACITY: u32 = 60;
 /// Two homes may both be in sight for this long: a report each way and a release that is retried.
 const HEAL_MS: u64 = 5_000;
 /// A stream that brings nothing for this long is opened anew, as a transport's keep-alive does.
-const SILENCE_MS: u64 = 9_000;
+const SILENCE_MS: u64 = 3_000;
+/// A media node reports at least so often, and a leader grants no oftener.
+const REPORT_EVERY_MS: u64 = 500;
+/// A leader gives a command up after this time.
+const COMMAND_MS: u64 = 1_500;
 /// How long a paused leader sleeps.
 const PAUSE_MS: u64 = 3_000;
 
@@ -70,14 +72,17 @@ struct SimNode {
     name: MediaNodeName,
     alive: bool,
     incarnation: u64,
+    started: Timestamp,
     epoch: Epoch,
-    grant_until: Timestamp,
+    /// On its own clock.
+    grant_until_ms: u64,
     state: MediaNodeState,
     rooms: BTreeMap<RoomKey, Hosted>,
     /// Which leader observes, the number of its stream, and the last report's number.
     stream: Option<(usize, u64, u64)>,
-    /// Its clock runs ahead of ours by this much.
+    /// Its time of day runs ahead of ours by this much, and its clock by so many thousandths.
     clock_ahead_ms: u64,
+    clock_fast: i64,
     /// What the open stream was told of each room; a report holds only what differs.
     told: BTreeMap<RoomKey, (Epoch, Timestamp, u32)>,
     /// The process is frozen until then.
@@ -88,8 +93,8 @@ struct SimNode {
 enum Message {
     Report { leader: usize, node: usize, stream: u64, view: Box<NodeReportView> },
     Observe { leader: usize, node: usize, epoch: Epoch, stream: u64 },
-    Grant { leader: usize, node: usize, epoch: Epoch },
-    Granted { leader: usize, node: usize, accepted: bool },
+    Grant { leader: usize, node: usize, epoch: Epoch, grant: Grant },
+    Granted { leader: usize, node: usize, grant: Grant },
     Claim { leader: usize, node: usize, epoch: Epoch, room: RoomKey, decided: Timestamp },
     Claimed { leader: usize, node: usize, room: RoomKey, outcome: ClaimOutcome },
     Release { node: usize, epoch: Epoch, room: RoomKey },
@@ -105,7 +110,19 @@ struct Leader {
     streams_opened: u64,
     admission: Vec<Admission>,
     claims: BTreeMap<(usize, RoomKey), Timestamp>,
-    grants: Vec<Option<Timestamp>>,
+    granted_at: Vec<Timestamp>,
+}
+
+impl SimNode {
+    /// Its own clock, since the start of its process.
+    fn uptime_ms(&self, now: Timestamp) -> u64 {
+        let passed = now.since_ms(self.started);
+        passed.saturating_add_signed(passed as i64 / 1_000 * self.clock_fast)
+    }
+
+    fn may_admit(&self, now: Timestamp) -> bool {
+        self.uptime_ms(now) < self.grant_until_ms
+    }
 }
 
 #[derive(Default, Debug)]
@@ -114,6 +131,7 @@ struct Tally {
     claims_new: u64,
     failovers: u64,
     restarts: u64,
+    proofs: u64,
     partitions: u64,
     doubled_out_of_sight: u64,
     healed: u64,
@@ -130,6 +148,8 @@ struct Sim {
     sent: u64,
     /// No message passes between this leader and this media node until then.
     cut: BTreeMap<(usize, usize), Timestamp>,
+    /// No gateway reaches this media node until then.
+    cut_off: Vec<Timestamp>,
     doubled_since: BTreeMap<RoomKey, Timestamp>,
     tally: Tally,
     faults: bool,
@@ -162,12 +182,14 @@ impl Sim {
                 name: format!("demo-{index}").into(),
                 alive: true,
                 incarnation: index as u64 * 1_000,
+                started: Timestamp(1_800_000_000_000),
                 epoch: Epoch(0),
-                grant_until: Timestamp(0),
+                grant_until_ms: 0,
                 state: MediaNodeState::Serving,
                 rooms: BTreeMap::new(),
                 stream: None,
                 clock_ahead_ms: index as u64 * 3_333,
+                clock_fast: index as i64 - 2,
                 told: BTreeMap::new(),
                 frozen_until: Timestamp(0),
             })
@@ -181,7 +203,7 @@ impl Sim {
                 streams_opened: 0,
                 admission: vec![Admission::Admit; NODES],
                 claims: BTreeMap::new(),
-                grants: vec![None; NODES],
+                granted_at: vec![Timestamp(0); NODES],
             })
             .collect();
         let mut sim = Self {
@@ -194,6 +216,7 @@ impl Sim {
             queue: BTreeMap::new(),
             sent: 0,
             cut: BTreeMap::new(),
+            cut_off: vec![Timestamp(0); NODES],
             doubled_since: BTreeMap::new(),
             tally: Tally::default(),
             faults: true,
@@ -226,15 +249,18 @@ impl Sim {
         leader.paused_until = Timestamp(0);
         leader.streams = vec![None; NODES];
         leader.claims.clear();
-        leader.grants = vec![None; NODES];
+        leader.granted_at = vec![Timestamp(0); NODES];
         leader.admission = vec![Admission::Admit; NODES];
         leader.directory.begin_epoch(epoch, known, now);
     }
 
-    /// Claims and releases of a paused leader go out when it wakes.
+    /// Claims and grants of a paused leader go out when it wakes.
     fn hold_up_commands(&mut self, from: usize) {
         for ((at, number), message) in std::mem::take(&mut self.queue) {
-            let held = matches!(&message, Message::Claim { leader, .. } if *leader == from);
+            let held = match &message {
+                Message::Claim { leader, .. } | Message::Grant { leader, .. } => *leader == from,
+                _ => false,
+            };
             let at = if held { at.plus_ms(PAUSE_MS) } else { at };
             self.queue.insert((at, number), message);
         }
@@ -297,7 +323,7 @@ impl Sim {
         for leader in 0..self.leaders.len() {
             self.drive(leader);
         }
-        if self.now.0 % 1_000 < 100 {
+        if self.now.0 % REPORT_EVERY_MS < 100 {
             for node in 0..NODES {
                 self.node_report(node, false);
             }
@@ -305,18 +331,15 @@ impl Sim {
         self.check_homes();
     }
 
-    /// What comes to a frozen process waits in its socket. A grant that waited is taken as lost:
-    /// that a late one cannot do harm is not shown here (see the header).
+    /// What comes to a frozen process waits in its socket.
     fn thaw(&mut self, message: Message) -> Option<Message> {
         let Some(node) = recipient(&message) else { return Some(message) };
         let until = self.nodes[node].frozen_until;
         if self.now >= until {
             return Some(message);
         }
-        if !matches!(message, Message::Grant { .. }) {
-            self.sent += 1;
-            self.queue.insert((until, self.sent), message);
-        }
+        self.sent += 1;
+        self.queue.insert((until, self.sent), message);
         None
     }
 
@@ -330,6 +353,7 @@ impl Sim {
             return;
         }
         self.leaders[leader].directory.tick(now);
+        self.leaders[leader].directory.note_sight(now);
         for node in 0..NODES {
             let silent = match self.leaders[leader].streams[node] {
                 Some((_, heard)) => now.since_ms(heard) > SILENCE_MS,
@@ -342,7 +366,7 @@ impl Sim {
         let lost: Vec<(usize, RoomKey)> = self.leaders[leader]
             .claims
             .iter()
-            .filter(|(_, since)| now.since_ms(**since) > 2_000)
+            .filter(|(_, since)| now.since_ms(**since) > COMMAND_MS)
             .map(|(claim, _)| claim.clone())
             .collect();
         for (node, room) in lost {
@@ -350,7 +374,6 @@ impl Sim {
             let name = self.nodes[node].name.clone();
             self.leaders[leader].directory.claimed(&room, &name, ClaimOutcome::Unknown, now);
         }
-        self.grant(leader);
         for Release { media_node, room } in self.leaders[leader].directory.take_releases(now) {
             let node = self.index(&media_node);
             let epoch = self.leaders[leader].directory.epoch();
@@ -373,21 +396,17 @@ impl Sim {
         self.send(leader, node, Message::Observe { leader, node, epoch, stream });
     }
 
-    fn grant(&mut self, leader: usize) {
-        let now = self.now;
-        for name in self.leaders[leader].directory.grants_due(now) {
-            let node = self.index(&name);
-            match self.leaders[leader].grants[node] {
-                Some(since) if now.since_ms(since) < 1_000 => continue,
-                // The call's deadline.
-                Some(_) => self.leaders[leader].directory.granted(&name, false, now),
-                None => {}
-            }
-            self.leaders[leader].grants[node] = Some(now);
-            self.leaders[leader].directory.granted(&name, false, now);
-            let epoch = self.leaders[leader].directory.epoch();
-            self.send(leader, node, Message::Grant { leader, node, epoch });
+    /// Each report is answered by a grant that quotes it.
+    fn grant(&mut self, leader: usize, node: usize) {
+        let (name, now) = (self.nodes[node].name.clone(), self.now);
+        let l = &mut self.leaders[leader];
+        if now.since_ms(l.granted_at[node]) < REPORT_EVERY_MS - 50 {
+            return;
         }
+        let Some(grant) = l.directory.grant(&name, now) else { return };
+        l.granted_at[node] = now;
+        let epoch = l.directory.epoch();
+        self.send(leader, node, Message::Grant { leader, node, epoch, grant });
     }
 
     fn deliver(&mut self, message: Message) {
@@ -403,22 +422,20 @@ impl Sim {
             Message::Report { leader, node, stream, view } => {
                 self.leader_report(leader, node, stream, &view);
             }
-            Message::Grant { leader, node, epoch } => {
+            Message::Grant { leader, node, epoch, grant } => {
                 let now = self.now;
                 let n = &mut self.nodes[node];
-                let accepted = n.alive && epoch >= n.epoch;
-                if accepted {
+                let own = grant.incarnation == n.incarnation.to_string().into();
+                if n.alive && epoch >= n.epoch && own {
                     n.epoch = epoch;
-                    n.grant_until = now.plus_ms(GRANT_TTL_MS);
+                    let quoted = grant.uptime_ms.min(n.uptime_ms(now));
+                    n.grant_until_ms = n.grant_until_ms.max(quoted + grant.ttl_ms);
+                    self.send(leader, node, Message::Granted { leader, node, grant });
                 }
-                self.send(leader, node, Message::Granted { leader, node, accepted });
             }
-            Message::Granted { leader, node, accepted } => {
-                let (name, now) = (self.nodes[node].name.clone(), self.now);
-                self.leaders[leader].grants[node] = None;
-                self.leaders[leader].directory.granted(&name, accepted, now);
-                // The next one is due a second after this one was sent; pretend it was now.
-                self.leaders[leader].grants[node] = Some(now);
+            Message::Granted { leader, node, grant } => {
+                let name = self.nodes[node].name.clone();
+                self.leaders[leader].directory.granted(&name, &grant);
             }
             Message::Claim { leader, node, epoch, room, decided } => {
                 self.node_claim(leader, node, epoch, (room, decided));
@@ -458,7 +475,7 @@ impl Sim {
             ClaimOutcome::Refused(ClaimRefusal::StaleEpoch)
         } else if n.rooms.contains_key(&room) {
             ClaimOutcome::Held { incarnation: n.incarnation.to_string().into() }
-        } else if n.state != MediaNodeState::Serving || now >= n.grant_until {
+        } else if n.state != MediaNodeState::Serving || !n.may_admit(now) {
             ClaimOutcome::Refused(ClaimRefusal::NotAdmitting)
         } else {
             self.check_admission(decided, node, &room);
@@ -487,14 +504,14 @@ impl Sim {
                 continue;
             }
             self.tally.doubled_out_of_sight += 1;
-            if self.now < o.grant_until {
+            if o.may_admit(self.now) {
                 self.describe(leader, room);
                 panic!(
                     "seed {}: {room} is to live on {} while {} has it and a grant for {} ms",
                     self.seed,
                     self.nodes[node].name,
                     o.name,
-                    o.grant_until.since_ms(self.now)
+                    o.grant_until_ms - o.uptime_ms(self.now)
                 );
             }
         }
@@ -536,7 +553,7 @@ impl Sim {
             incarnation: n.incarnation.to_string().into(),
             epoch: n.epoch,
             sequence: sequence + 1,
-            unix_ms: now.0 + n.clock_ahead_ms,
+            uptime_ms: n.uptime_ms(now),
             state: n.state,
             busy_ratios: vec![(f64::from(participants) / f64::from(CAPACITY) * 0.9).min(1.1)],
             forwarding_delay_p99_seconds: 0.001,
@@ -569,12 +586,14 @@ impl Sim {
     fn leader_report(&mut self, leader: usize, node: usize, stream: u64, view: &NodeReportView) {
         let (name, now) = (self.nodes[node].name.clone(), self.now);
         let l = &mut self.leaders[leader];
-        if !l.leading || l.streams[node].is_none_or(|(open, _)| open != stream) {
+        // One that sleeps hears nothing, and when it wakes it sees its clock first.
+        let hears = l.leading && l.paused_until == Timestamp(0);
+        if !hears || l.streams[node].is_none_or(|(open, _)| open != stream) {
             return;
         }
         l.streams[node] = Some((stream, now));
         match l.directory.report(&name, view, now) {
-            ReportOutcome::Accepted => {}
+            ReportOutcome::Accepted => self.grant(leader, node),
             ReportOutcome::Ignored(_) => self.observe(leader, node),
             ReportOutcome::Fenced { epoch } => {
                 assert!(epoch > l.directory.epoch());
@@ -606,10 +625,11 @@ impl Sim {
             }
             Decision::Existing { media_node } => {
                 let node = self.index(&media_node);
-                if self.is_cut(leader, node) {
-                    return;
-                }
-                let here = self.nodes[node].alive
+                let reached = now >= self.cut_off[node] && now >= self.nodes[node].frozen_until;
+                // A gateway may also be mistaken.
+                let reached = reached && !self.dice.one_in(50);
+                let here = reached
+                    && self.nodes[node].alive
                     && self.nodes[node].rooms.get_mut(&room).is_some_and(|hosted| {
                         hosted.participants = (hosted.participants + 1).min(8);
                         true
@@ -631,17 +651,27 @@ impl Sim {
             0..=2 => self.fail_over(),
             3..=8 => {
                 self.tally.restarts += 1;
-                // What was on its way to the old process died with its connections.
-                self.queue.retain(|_, message| recipient(message) != Some(node));
+                // What was on its way to the old process died with its connections, unless the
+                // client opened one again and sent it to the new process, before it gave up.
+                let sent_again = self.dice.one_in(2);
+                self.queue.retain(|(at, _), message| {
+                    let lives = match message {
+                        Message::Claim { decided, .. } => at.since_ms(*decided) <= COMMAND_MS,
+                        Message::Grant { .. } => true,
+                        _ => false,
+                    };
+                    recipient(message) != Some(node) || (sent_again && lives)
+                });
+                self.notice_end(node);
                 let n = &mut self.nodes[node];
                 n.alive = true;
                 n.incarnation += 1;
+                n.started = now;
                 n.rooms.clear();
                 n.told.clear();
                 n.frozen_until = Timestamp(0);
                 n.stream = None;
-                n.epoch = Epoch(0);
-                n.grant_until = Timestamp(0);
+                n.grant_until_ms = 0;
                 n.state = MediaNodeState::Serving;
             }
             9..=18 => {
@@ -649,6 +679,11 @@ impl Sim {
                 let leader = self.dice.below(2) as usize;
                 let until = now.plus_ms(500 + self.dice.below(15_000));
                 self.cut.insert((leader, node), until);
+                // Its whole network is away, or only the way to this leader.
+                if self.dice.one_in(2) {
+                    self.cut.insert((1 - leader, node), until);
+                    self.cut_off[node] = until;
+                }
             }
             19..=23 => {
                 let n = &mut self.nodes[node];
@@ -682,6 +717,22 @@ impl Sim {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A leader that heard the media node a moment ago sees its connection reset and the next one
+    /// refused.
+    fn notice_end(&mut self, node: usize) {
+        let (name, now) = (self.nodes[node].name.clone(), self.now);
+        for leader in 0..self.leaders.len() {
+            let l = &self.leaders[leader];
+            let heard = l.streams[node].is_some_and(|(_, heard)| now.since_ms(heard) < 1_500);
+            let awake = l.leading && l.paused_until == Timestamp(0);
+            if awake && heard && !self.is_cut(leader, node) && self.dice.one_in(2) {
+                self.tally.proofs += 1;
+                self.leaders[leader].streams[node] = None;
+                self.leaders[leader].directory.process_over(&name, now);
+            }
         }
     }
 
@@ -736,7 +787,7 @@ impl Sim {
                 n.stream,
                 self.leaders[leader].streams[index],
                 n.rooms[room].claim_epoch,
-                n.grant_until.0
+                n.grant_until_ms
             );
         }
         println!("memory {:?}", self.leaders[leader].directory.home(room));
@@ -769,6 +820,7 @@ impl Sim {
     fn settle(&mut self) {
         self.faults = false;
         self.cut.clear();
+        self.cut_off.fill(Timestamp(0));
         let leader = self.current();
         for node in 0..NODES {
             self.nodes[node].frozen_until = Timestamp(0);
@@ -822,6 +874,7 @@ fn sweep(first_seed: u64, operations: u64, each: u64) -> Tally {
         all.claims_new += tally.claims_new;
         all.failovers += tally.failovers;
         all.restarts += tally.restarts;
+        all.proofs += tally.proofs;
         all.partitions += tally.partitions;
         all.doubled_out_of_sight += tally.doubled_out_of_sight;
         all.healed += tally.healed;
@@ -836,7 +889,7 @@ fn no_room_has_two_homes_over_failovers_partitions_and_restarts() {
     println!("{tally:?}");
     // A run in which nothing went wrong would prove nothing.
     assert!(tally.failovers > 20 && tally.restarts > 20 && tally.partitions > 50, "{tally:?}");
-    assert!(tally.claims_new > 2_000, "{tally:?}");
+    assert!(tally.claims_new > 2_000 && tally.proofs > 10, "{tally:?}");
 }
 
 #[test]
@@ -869,7 +922,7 @@ fn placements_per_second() {
             incarnation: "i".into(),
             epoch: Epoch(1),
             sequence: 1,
-            unix_ms: now.0,
+            uptime_ms: 0,
             state: MediaNodeState::Serving,
             busy_ratios: vec![0.1],
             forwarding_delay_p99_seconds: 0.0,
@@ -879,7 +932,8 @@ fn placements_per_second() {
             ended: vec![],
         };
         directory.report(name, &view, now);
-        directory.granted(name, true, now);
+        let grant = directory.grant(name, now).expect("in sight");
+        directory.granted(name, &grant);
     }
     let began = std::time::Instant::now();
     for number in 0..PLACED {

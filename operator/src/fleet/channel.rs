@@ -15,8 +15,9 @@ use crate::pki::trust::Trusted;
 
 /// Time to connect and shake hands; a media node is in the same cluster.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// HTTP/2 pings find a dead path within two of these.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// HTTP/2 pings find a dead path within two of these. Reports come twice a second, so only a silent
+/// one is pinged.
+const KEEP_ALIVE: Duration = Duration::from_millis(1_500);
 /// Commands at once to one media node; more wait here. Keeps a burst of claims below the number of
 /// small unread frames (about 100) at which h2 takes a connection for an attack.
 const COMMANDS_MAX: usize = 64;

@@ -13,7 +13,7 @@ use media_api::v1 as media;
 use operator_core::{
     ids::{Epoch, Incarnation, MediaNodeName, RoomKey, Timestamp, Zone},
     placement::{
-        Admission, ClaimOutcome, Decision, Directory, DirectoryDelta, Hints, KnownMediaNode,
+        Admission, ClaimOutcome, Decision, Directory, DirectoryDelta, Grant, Hints, KnownMediaNode,
         PlacerState, Release, ReportOutcome, RoomHome, Settings,
     },
     report::{MediaNodeState, NodeReportView, ReportError, RoomView},
@@ -174,6 +174,12 @@ impl Cluster {
         inner.addresses.insert(target.media_node.clone(), (address, server_name.to_owned()));
     }
 
+    /// The process that spoke is over: its connection broke while it was in sight, and nobody
+    /// listens where it did.
+    pub(super) fn process_over(&self, media_node: &str) {
+        self.lock().directory.process_over(&media_node.into(), now());
+    }
+
     /// A conversation broke.
     pub(super) fn lost(&self, media_node: &str) {
         self.lock().directory.node_lost(&media_node.into());
@@ -205,18 +211,17 @@ impl Cluster {
             version,
         };
         inner.heard.insert(media_node.to_owned(), heard);
-        Ok(inner.directory.rooms_on(&name).len())
+        Ok(inner.directory.rooms_len_on(&name))
     }
 
-    /// Whether a grant may be sent to a media node now.
-    pub(super) fn grant_due(&self, media_node: &str) -> bool {
-        let due = self.lock().directory.grants_due(now());
-        due.iter().any(|name| name.as_str() == media_node)
+    /// The grant to send to a media node now, if it may have one; it counts as given.
+    pub(super) fn grant(&self, media_node: &str) -> Option<Grant> {
+        self.lock().directory.grant(&media_node.into(), now())
     }
 
-    /// A grant is being sent, or its call ended.
-    pub(super) fn granted(&self, media_node: &str, accepted: bool) {
-        self.lock().directory.granted(&media_node.into(), accepted, now());
+    /// A media node confirmed a grant.
+    pub(super) fn granted(&self, media_node: &str, grant: &Grant) {
+        self.lock().directory.granted(&media_node.into(), grant);
     }
 
     /// Decides about one request for a room. When the answer is to claim it, the caller must do so
@@ -299,6 +304,7 @@ impl Cluster {
         let mut inner = self.lock();
         let now = now();
         inner.directory.tick(now);
+        inner.directory.note_sight(now);
         let delta = inner.directory.take_changes();
         if !delta.is_empty() {
             let update = inner.update(self.epoch, delta);
@@ -368,6 +374,7 @@ impl Inner {
             whole: delta.whole,
             media_nodes: endpoints.filter_map(|name| self.endpoint(name.as_str())).collect(),
             media_nodes_gone: delta.media_nodes_gone.iter().map(ToString::to_string).collect(),
+            media_nodes_unseen: delta.media_nodes_unseen.iter().map(ToString::to_string).collect(),
             rooms: delta.rooms.into_iter().map(home).collect(),
             rooms_gone: delta.rooms_gone.iter().map(placement_room).collect(),
         }
@@ -391,7 +398,7 @@ fn view_of(report: media::NodeReport) -> NodeReportView {
         incarnation: Incarnation::new(report.incarnation),
         epoch: Epoch(report.epoch),
         sequence: report.sequence,
-        unix_ms: report.unix_ms,
+        uptime_ms: report.uptime_ms,
         state,
         busy_ratios: report.shards.iter().map(|shard| shard.busy_ratio).collect(),
         forwarding_delay_p99_seconds: report.forwarding_delay_p99_seconds,

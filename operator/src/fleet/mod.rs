@@ -1,5 +1,5 @@
 //! Knows every media node of every meeting cluster while this replica leads: one task for each
-//! keeps its Observe stream open, renews its grant and passes on what it is wanted to do. What is
+//! keeps its Observe stream open, answers its reports with grants and passes on what it is wanted to do. What is
 //! heard goes into the core's directory, which the placer and the plan read. Decides nothing.
 //! Invariant: every command carries the term's epoch, and none is sent after the term.
 
@@ -229,6 +229,7 @@ impl Fleet {
             target: target.clone(),
             wanted: wanted_receiver,
             client: client_sender,
+            heard: None,
         };
         tokio::spawn(speaker.run(stop.clone()));
         entry.speakers.insert(target.media_node.clone(), Running { target, wanted, client, stop });

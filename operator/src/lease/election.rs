@@ -153,6 +153,14 @@ impl Election {
         }
     }
 
+    /// How long the Lease that somebody else holds must still be left alone, if it must.
+    #[must_use]
+    pub fn expires_in(&self, now: Duration) -> Option<Duration> {
+        let (record, since) = self.seen.as_ref()?;
+        let left = since.saturating_add(record.duration).saturating_sub(now);
+        (record.holder != self.identity && !left.is_zero()).then_some(left)
+    }
+
     /// When leading ends unless the Lease is renewed before.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
@@ -210,7 +218,9 @@ mod tests {
         let seen = record("a", 4, i64::MAX);
         assert_eq!(election.observe(at(0), Some(seen.clone())), Step::Watch);
         assert_eq!(election.observe(at(6), Some(seen.clone())), Step::Watch);
+        assert_eq!(election.expires_in(at(6)), Some(at(1)), "worth another look then");
         assert_eq!(election.observe(at(7), Some(seen)), Step::Take { epoch: 5 });
+        assert_eq!(election.expires_in(at(7)), None);
     }
 
     #[test]

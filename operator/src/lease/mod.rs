@@ -6,7 +6,10 @@
 pub mod election;
 pub mod holding;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -23,12 +26,15 @@ use tokio_util::sync::CancellationToken;
 pub use self::election::Standing;
 use self::election::{Election, Record, Step};
 
-/// How often the holder renews: four attempts fit into the shortest time it may go on writing.
-pub const RENEW_EVERY: Duration = Duration::from_millis(1_200);
-/// How often the others look: adds at most this much to a take-over.
-pub const WATCH_EVERY: Duration = Duration::from_millis(700);
-/// Deadline of one call. The client would otherwise retry for minutes on 429, 503 and 504.
-pub const CALL_TIMEOUT: Duration = Duration::from_millis(2_000);
+/// How often the holder renews: three attempts fit into the 3 s for which it may go on writing with
+/// the shortest Lease, and it costs the API server little more than one write a second.
+pub const RENEW_EVERY: Duration = Duration::from_millis(800);
+/// How often the others look: a take-over is later by the time in which a last renewal was not seen,
+/// at most this. They look once more at the moment at which the Lease may be taken.
+pub const WATCH_EVERY: Duration = Duration::from_millis(500);
+/// Deadline of one call, so that one that hangs leaves time for another. The client would otherwise
+/// retry for minutes on 429, 503 and 504.
+pub const CALL_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// Why a call about the Lease failed.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +74,25 @@ pub struct Contender {
     standing: watch::Sender<Standing>,
     epoch_seen: watch::Receiver<u64>,
     acknowledged: Arc<holding::Acknowledged>,
+    term_end: Arc<TermEnd>,
+}
+
+/// When a term ends unless it is renewed before. Whoever acts on the term looks here with its own
+/// eyes, since after a pause of the process it may run before the standing has been withdrawn.
+#[derive(Debug, Default)]
+pub struct TermEnd(Mutex<Option<Instant>>);
+
+impl TermEnd {
+    fn set(&self, end: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = end;
+    }
+
+    /// Whether the end has passed.
+    #[must_use]
+    pub fn has_passed(&self) -> bool {
+        let end = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        end.is_some_and(|end| Instant::now() >= end)
+    }
 }
 
 impl Contender {
@@ -92,8 +117,15 @@ impl Contender {
             standing,
             epoch_seen,
             acknowledged,
+            term_end: Arc::default(),
         };
         (contender, receiver)
+    }
+
+    /// When the term ends, kept up to date.
+    #[must_use]
+    pub fn term_end(&self) -> Arc<TermEnd> {
+        Arc::clone(&self.term_end)
     }
 
     fn now(&self) -> Duration {
@@ -114,9 +146,12 @@ impl Contender {
                 }
             }
             self.publish();
-            let pause = match self.election.standing(self.now()) {
+            let now = self.now();
+            let pause = match self.election.standing(now) {
                 Standing::Leading { .. } => RENEW_EVERY,
-                _ => WATCH_EVERY,
+                _ => {
+                    self.election.expires_in(now).map_or(WATCH_EVERY, |left| left.min(WATCH_EVERY))
+                }
             };
             if !self.pause(pause, &stop).await {
                 break;
@@ -150,6 +185,7 @@ impl Contender {
     }
 
     fn publish(&self) {
+        self.term_end.set(self.election.deadline().map(|end| self.start + end));
         let standing = self.election.standing(self.now());
         self.standing.send_if_modified(|present| {
             let changed = *present != standing;

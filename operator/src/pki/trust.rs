@@ -58,13 +58,12 @@ impl Trusted {
     ) -> Result<Self, TrustError> {
         let operator_leaf = authority.issue(&Role::Operator.dns_name(namespace, name), now)?;
         let placer_leaf = authority.issue(&Role::Placer.dns_name(namespace, name), now)?;
-        let roots = Arc::new(roots(&authority)?);
         Ok(Self {
             tenant: format!("{namespace}/{name}"),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
-            client: Arc::new(client_config(roots.clone(), &operator_leaf)?),
-            server: Arc::new(server_config(roots, &placer_leaf)?),
+            client: client(&authority, &operator_leaf)?,
+            server: server(&authority, &placer_leaf)?,
             authority,
             operator_leaf,
         })
@@ -87,6 +86,23 @@ fn roots(authority: &Authority) -> Result<RootCertStore, TrustError> {
         roots.add(certificate?)?;
     }
     Ok(roots)
+}
+
+/// The server's side of a part of a meeting cluster that shows `leaf` and lets in only who shows a
+/// certificate of its CA.
+///
+/// # Errors
+/// When the material cannot be used.
+pub fn server(authority: &Authority, leaf: &Issued) -> Result<Arc<ServerConfig>, TrustError> {
+    Ok(Arc::new(server_config(Arc::new(roots(authority)?), leaf)?))
+}
+
+/// The client's side of a part of a meeting cluster that shows `leaf` and trusts its CA alone.
+///
+/// # Errors
+/// When the material cannot be used.
+pub fn client(authority: &Authority, leaf: &Issued) -> Result<Arc<ClientConfig>, TrustError> {
+    Ok(Arc::new(client_config(Arc::new(roots(authority)?), leaf)?))
 }
 
 type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);

@@ -263,6 +263,7 @@ fn refusal(reason: RefuseReason) -> Status {
 fn waiting_for(reason: &WaitReason) -> &'static str {
     match reason {
         WaitReason::ClaimInFlight { .. } => "another claim for the room is on its way",
+        WaitReason::SightLost => "no media node was heard a moment ago",
         WaitReason::Rebuilding { .. } => "this leader is still hearing the media nodes",
         WaitReason::HomeOutOfSight { .. } => "the room's media node is out of sight",
     }

@@ -108,7 +108,8 @@ impl Executor<'_> {
         let now = self.context.now();
         // Before the pod, which could not start without it.
         store::ensure_leaf(&self.context.client, &place, self.authority, &dns_name, now).await?;
-        let wish = MediaPod { name: media_node.as_str().to_owned(), owner };
+        let name = media_node.as_str().to_owned();
+        let wish = MediaPod { name, owner, epoch: self.context.epoch };
         match media_pod::media_pod(self.workload, &wish) {
             Some(manifest) => self.create(&manifest, media_node_uid.as_str()).await,
             None => Ok(()),

@@ -184,4 +184,6 @@ pub struct MediaPod {
     pub name: String,
     /// Owner reference that points to the MediaNode.
     pub owner: OwnerReference,
+    /// Epoch of the leader that makes it: its process obeys no former one.
+    pub epoch: u64,
 }

@@ -31,6 +31,9 @@ pub struct DirectoryDelta {
     pub media_nodes: Vec<MediaNodeName>,
     /// Media nodes that are over: their connections are to be closed at once.
     pub media_nodes_gone: Vec<MediaNodeName>,
+    /// Media nodes that went out of sight. They may be well: who has connections to them is to look
+    /// for itself. Named in `media_nodes` when they are back.
+    pub media_nodes_unseen: Vec<MediaNodeName>,
 }
 
 impl DirectoryDelta {
@@ -42,6 +45,7 @@ impl DirectoryDelta {
             && self.rooms_gone.is_empty()
             && self.media_nodes.is_empty()
             && self.media_nodes_gone.is_empty()
+            && self.media_nodes_unseen.is_empty()
     }
 }
 
@@ -52,6 +56,7 @@ pub(super) struct Changes {
     rooms: BTreeSet<RoomKey>,
     nodes: BTreeSet<MediaNodeName>,
     nodes_gone: BTreeSet<MediaNodeName>,
+    nodes_unseen: BTreeSet<MediaNodeName>,
 }
 
 impl Changes {
@@ -65,10 +70,17 @@ impl Changes {
 
     pub(super) fn node_changed(&mut self, name: &MediaNodeName) {
         self.nodes.insert(name.clone());
+        self.nodes_gone.remove(name);
+        self.nodes_unseen.remove(name);
+    }
+
+    pub(super) fn node_unseen(&mut self, name: &MediaNodeName) {
+        self.nodes_unseen.insert(name.clone());
     }
 
     pub(super) fn node_gone(&mut self, name: &MediaNodeName) {
         self.nodes.remove(name);
+        self.nodes_unseen.remove(name);
         self.nodes_gone.insert(name.clone());
     }
 }
@@ -90,6 +102,7 @@ impl Directory {
         delta.media_nodes =
             changes.nodes.into_iter().filter(|name| self.nodes.contains_key(name)).collect();
         delta.media_nodes_gone = changes.nodes_gone.into_iter().collect();
+        delta.media_nodes_unseen = changes.nodes_unseen.into_iter().collect();
         delta
     }
 
@@ -100,6 +113,7 @@ impl Directory {
             whole: true,
             rooms: self.rooms.keys().filter_map(|room| self.home(room)).collect(),
             media_nodes: self.nodes.keys().cloned().collect(),
+            media_nodes_unseen: self.told_unseen(),
             ..DirectoryDelta::default()
         }
     }

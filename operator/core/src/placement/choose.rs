@@ -6,8 +6,8 @@
 //! the caller's zone goes before any other. Ties go to the lesser name.
 
 use super::{
-    Admission, RefuseReason,
-    directory::{Directory, NodeEntry},
+    Admission, HEARD_LATELY_MS, RefuseReason,
+    directory::{Directory, Load, NodeEntry},
 };
 use crate::{
     capacity,
@@ -37,6 +37,20 @@ impl Directory {
         }
         let chosen = best.or(spare).map(|(_, name)| name.clone());
         chosen.ok_or(if open { RefuseReason::Full } else { RefuseReason::NoMediaNode })
+    }
+
+    /// Whether some media node would take new rooms but for its last reports being late.
+    pub(super) fn sight_lost(&self, now: Timestamp) -> bool {
+        self.nodes.values().any(|node| {
+            let lately = |load: Load| {
+                load.state == MediaNodeState::Serving
+                    && now.since_ms(load.received) <= HEARD_LATELY_MS
+            };
+            node.admission == Admission::Admit
+                && node.load.is_some_and(lately)
+                && now >= node.refused_until
+                && !admits(node, now)
+        })
     }
 
     /// How full a media node would be with a room of `expected` participants more.

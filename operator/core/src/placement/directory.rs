@@ -6,11 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Admission, GRANT_SKEW_MS, GRANT_TTL_MS, KnownMediaNode, PlacerState, REFUSALS_WINDOW_MS,
-    RELEASE_RETRY_MS, RELEASES_MAX, RESERVATION_MS, Release, Settings, changes::Changes,
+    Admission, GRANT_SKEW_MS, GRANT_TTL_MS, Grant, KnownMediaNode, PlacerState, REFUSALS_WINDOW_MS,
+    RELEASE_RETRY_MS, RELEASES_MAX, RESERVATION_MS, Release, SIGHT_MS, Settings, changes::Changes,
 };
 use crate::{
-    fleet::REPORT_FRESH_MS,
     ids::{Epoch, Incarnation, MediaNodeName, RoomKey, Timestamp, Zone},
     report::{MediaNodeState, ReportError},
 };
@@ -57,6 +56,9 @@ pub(super) struct NodeEntry {
     pub(super) hold_until: Timestamp,
     /// This leader's grant ends then; new rooms go only to a media node that holds one.
     pub(super) granted_until: Timestamp,
+    pub(super) known_since: Timestamp,
+    /// Gateways were told that it is out of sight.
+    pub(super) told_unseen: bool,
     pub(super) incarnation: Option<Incarnation>,
     pub(super) stream: Option<Stream>,
     pub(super) load: Option<Load>,
@@ -82,6 +84,9 @@ pub(super) struct Stream {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
     pub(super) received: Timestamp,
+    /// When it was written, on our clock at the earliest and on the media node's own.
+    pub(super) written: Timestamp,
+    pub(super) uptime_ms: u64,
     pub(super) state: MediaNodeState,
     pub(super) participants: u32,
     pub(super) busy_ratio: f64,
@@ -117,7 +122,7 @@ impl NodeEntry {
     /// Whether it reports, now.
     pub(super) fn in_sight(&self, now: Timestamp) -> bool {
         self.stream.is_some()
-            && self.load.is_some_and(|load| now.since_ms(load.received) <= REPORT_FRESH_MS)
+            && self.load.is_some_and(|load| now.since_ms(load.received) <= SIGHT_MS)
     }
 
     /// Whether it may still admit people to a room as new without this leader knowing.
@@ -190,6 +195,8 @@ impl Directory {
             heard: !known.may_hold_rooms,
             hold_until,
             granted_until: Timestamp(0),
+            known_since: now,
+            told_unseen: false,
             incarnation: None,
             stream: None,
             load: None,
@@ -204,24 +211,28 @@ impl Directory {
         self.changes.node_changed(&known.name);
     }
 
-    /// Media nodes to send a grant to now: admitted and in sight. Nobody else may be sent one,
-    /// since each grant that might have arrived makes its media node's rooms wait for its end.
-    #[must_use]
-    pub fn grants_due(&self, now: Timestamp) -> Vec<MediaNodeName> {
-        let due = |node: &NodeEntry| node.admission == Admission::Admit && node.in_sight(now);
-        self.nodes.iter().filter(|(_, node)| due(node)).map(|(name, _)| name.clone()).collect()
+    /// The grant to send to a media node now: to one that is admitted and in sight. It is counted
+    /// as given from this moment, whether or not it arrives, and makes the media node's rooms wait
+    /// for its end; so ask only for one that is sent.
+    pub fn grant(&mut self, name: &MediaNodeName, now: Timestamp) -> Option<Grant> {
+        let entry = self.nodes.get_mut(name)?;
+        if entry.admission != Admission::Admit || !entry.in_sight(now) {
+            return None;
+        }
+        let (load, incarnation) = (entry.load?, entry.incarnation.clone()?);
+        // It was written before it came: by our clock, the grant ends no later than this.
+        let over = load.received.plus_ms(GRANT_TTL_MS + GRANT_SKEW_MS);
+        entry.hold_until = entry.hold_until.max(over);
+        let until = load.written.plus_ms(GRANT_TTL_MS);
+        Some(Grant { incarnation, uptime_ms: load.uptime_ms, ttl_ms: GRANT_TTL_MS, until })
     }
 
-    /// Notes that a grant was sent or that its call ended, whatever its result: until its end and
-    /// some skew the media node may admit rooms. Call it both before sending and after the call
-    /// (which must end within [`GRANT_SKEW_MS`]); `accepted` says that the media node confirmed it.
-    pub fn granted(&mut self, name: &MediaNodeName, accepted: bool, now: Timestamp) {
-        if let Some(entry) = self.nodes.get_mut(name) {
-            let until = now.plus_ms(GRANT_TTL_MS + GRANT_SKEW_MS);
-            entry.hold_until = entry.hold_until.max(until);
-            if accepted {
-                entry.granted_until = now.plus_ms(GRANT_TTL_MS);
-            }
+    /// Notes that a media node confirmed a grant: new rooms may go there until it ends.
+    pub fn granted(&mut self, name: &MediaNodeName, grant: &Grant) {
+        if let Some(entry) = self.nodes.get_mut(name)
+            && entry.incarnation.as_ref() == Some(&grant.incarnation)
+        {
+            entry.granted_until = entry.granted_until.max(grant.until);
         }
     }
 
@@ -244,6 +255,54 @@ impl Directory {
         self.releases.retain(|release, _| release.media_node != *name);
         self.changes.node_gone(name);
         self.tick(now);
+    }
+
+    /// Notes proof that the process which spoke for a media node is over, while its pod may start
+    /// another one: its rooms are gone and may get a new home at once.
+    pub fn process_over(&mut self, name: &MediaNodeName, now: Timestamp) {
+        let Some(entry) = self.nodes.get_mut(name) else { return };
+        entry.stream = None;
+        entry.load = None;
+        entry.granted_until = Timestamp(0);
+        // Whoever comes next under this name holds no grant before this leader gives one.
+        entry.hold_until = now;
+        entry.heard = true;
+        entry.told_unseen = true;
+        let rooms: Vec<RoomKey> = entry.rooms.iter().cloned().collect();
+        for room in rooms {
+            let claimed = |entry: &RoomEntry| matches!(entry.phase, RoomPhase::Claiming(_));
+            // The outcome of a claim is still to come.
+            if !self.rooms.get(&room).is_some_and(claimed) {
+                self.take_room(&room);
+            }
+        }
+        self.releases.retain(|release, _| release.media_node != *name);
+        self.count_reserved(name, now);
+        self.changes.node_gone(name);
+        self.tick(now);
+    }
+
+    /// Notes for gateways which media nodes went out of sight and which came back.
+    pub fn note_sight(&mut self, now: Timestamp) {
+        for (name, entry) in &mut self.nodes {
+            if entry.in_sight(now) {
+                if std::mem::take(&mut entry.told_unseen) {
+                    self.changes.node_changed(name);
+                }
+                continue;
+            }
+            // A stream that broke may be open again before a report is missed.
+            let heard = entry.load.map_or(entry.known_since, |load| load.received);
+            if !entry.told_unseen && now.since_ms(heard) > SIGHT_MS {
+                entry.told_unseen = true;
+                self.changes.node_unseen(name);
+            }
+        }
+    }
+
+    pub(super) fn told_unseen(&self) -> Vec<MediaNodeName> {
+        let unseen = self.nodes.iter().filter(|(_, entry)| entry.told_unseen);
+        unseen.map(|(name, _)| name.clone()).collect()
     }
 
     /// Lets time pass: ends the rebuild when every media node was heard or its grant has run out,
@@ -318,6 +377,12 @@ impl Directory {
     pub fn rooms_on(&self, name: &MediaNodeName) -> BTreeMap<RoomKey, u32> {
         let rooms = self.nodes.get(name).into_iter().flat_map(|entry| &entry.rooms);
         rooms.filter_map(|r| Some((r.clone(), self.rooms.get(r)?.participants))).collect()
+    }
+
+    /// How many rooms a media node has, claims on their way included.
+    #[must_use]
+    pub fn rooms_len_on(&self, name: &MediaNodeName) -> usize {
+        self.nodes.get(name).map_or(0, |entry| entry.rooms.len())
     }
 
     /// How many rooms have a home or a claim on its way.

@@ -64,7 +64,7 @@ impl Directory {
             return Err(ReportError::Late);
         }
         let apart_ms = i64::try_from(now.0).unwrap_or(i64::MAX)
-            - i64::try_from(view.unix_ms).unwrap_or(i64::MAX);
+            - i64::try_from(view.uptime_ms).unwrap_or(i64::MAX);
         let offset_ms = match node.stream {
             // The first report of a stream is written when the stream is asked for.
             None if view.whole => apart_ms,
@@ -112,6 +112,8 @@ impl Directory {
             node.heard |= view.whole;
             node.load = Some(Load {
                 received: now,
+                written,
+                uptime_ms: view.uptime_ms,
                 state: view.state,
                 participants: u32::try_from(view.participants).unwrap_or(u32::MAX),
                 busy_ratio: view.busy_mean(),

@@ -49,10 +49,10 @@ impl Directory {
             RoomPhase::Claiming(since) if now.since_ms(since) < CLAIM_TIMEOUT_MS => {
                 return Some(Decision::Wait { reason: WaitReason::ClaimInFlight { media_node } });
             }
+            // Out of our sight is not out of everybody's reach: a gateway that does not reach it
+            // either says so.
             RoomPhase::Home if !doubted && hints.unreachable.as_ref() != Some(&media_node) => {
-                if may_hold {
-                    return Some(Decision::Existing { media_node });
-                }
+                return Some(Decision::Existing { media_node });
             }
             // Somebody did not find it there, or nobody knows whether it ever got there. A claim
             // is idempotent, so claiming it once more is how to ask.
@@ -87,6 +87,9 @@ impl Directory {
             Ok(media_node) => {
                 self.enter_claim(room, &media_node, expected, now);
                 Decision::Claim { media_node }
+            }
+            Err(RefuseReason::NoMediaNode) if self.sight_lost(now) => {
+                Decision::Wait { reason: WaitReason::SightLost }
             }
             Err(reason) => {
                 self.counters.rooms_refused += 1;

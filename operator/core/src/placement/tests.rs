@@ -30,7 +30,7 @@ fn view(epoch: u64, sequence: u64, at: Timestamp, participants: i64) -> NodeRepo
         incarnation: "i1".into(),
         epoch: Epoch(epoch),
         sequence,
-        unix_ms: at.0 + 77,
+        uptime_ms: at.0 - 900_000,
         state: MediaNodeState::Serving,
         busy_ratios: vec![0.0],
         forwarding_delay_p99_seconds: 0.0,
@@ -60,9 +60,15 @@ fn leading(names: &[(&str, i64)]) -> Directory {
         let name = MediaNodeName::from(*name);
         let outcome = directory.report(&name, &view(1, 1, NOW, *participants), NOW);
         assert_eq!(outcome, ReportOutcome::Accepted);
-        directory.granted(&name, true, NOW);
+        grant(&mut directory, name.as_str(), NOW);
     }
     directory
+}
+
+/// The media node got a grant and confirmed it.
+fn grant(directory: &mut Directory, name: &str, now: Timestamp) {
+    let given = directory.grant(&name.into(), now).expect("it may be granted");
+    directory.granted(&name.into(), &given);
 }
 
 fn claim(directory: &mut Directory, name: &str, now: Timestamp) -> MediaNodeName {
@@ -76,14 +82,15 @@ fn claim(directory: &mut Directory, name: &str, now: Timestamp) -> MediaNodeName
     }
 }
 
-/// Reports each second up to `seconds` after `NOW`, beginning with `sequence` 2.
-fn keep_reporting(directory: &mut Directory, name: &str, epoch: u64, seconds: u64) -> Timestamp {
-    for second in 1..=seconds {
-        let at = NOW.plus_ms(second * 1_000);
-        let outcome = directory.report(&name.into(), &view(epoch, second + 1, at, 3), at);
+/// Reports each half second, `reports` times after the one at `NOW`, each answered by a grant.
+fn keep_reporting(directory: &mut Directory, name: &str, epoch: u64, reports: u64) -> Timestamp {
+    for number in 1..=reports {
+        let at = NOW.plus_ms(number * 500);
+        let outcome = directory.report(&name.into(), &view(epoch, number + 1, at, 3), at);
         assert_eq!(outcome, ReportOutcome::Accepted);
+        grant(directory, name, at);
     }
-    NOW.plus_ms(seconds * 1_000)
+    NOW.plus_ms(reports * 500)
 }
 
 fn existing(name: &str) -> Decision {
@@ -156,7 +163,7 @@ fn the_reservation_fades_and_gives_way_to_those_who_came() {
 #[test]
 fn the_gate_lets_nothing_through_that_may_not_have_rooms() {
     type Case = (&'static str, fn(&mut Directory));
-    let cases: [Case; 5] = [
+    let cases: [Case; 4] = [
         ("out of scope or draining by the plan", |d| {
             d.node_known(KnownMediaNode { admission: Admission::Deny, ..known("a") }, NOW);
         }),
@@ -164,7 +171,6 @@ fn the_gate_lets_nothing_through_that_may_not_have_rooms() {
             let draining = NodeReportView { state: MediaNodeState::Draining, ..view(1, 2, NOW, 0) };
             d.report(&"a".into(), &draining, NOW);
         }),
-        ("stream broken", |d| d.node_lost(&"a".into())),
         ("terminated", |d| d.node_terminated(&"a".into(), NOW)),
         ("just refused", |d| {
             d.route(&room("x"), &Hints::default(), NOW);
@@ -178,15 +184,25 @@ fn the_gate_lets_nothing_through_that_may_not_have_rooms() {
         let refused = directory.route(&room("r"), &Hints::default(), NOW);
         assert_eq!(refused, Decision::Refuse { reason: RefuseReason::NoMediaNode }, "{case}");
     }
-    // An old report and a lapsed grant.
+}
+
+#[test]
+fn a_new_room_waits_a_moment_for_a_media_node_whose_reports_are_late() {
     let mut directory = leading(&[("a", 0)]);
-    let refused = directory.route(&room("r"), &Hints::default(), NOW.plus_ms(3_001));
-    assert_eq!(refused, Decision::Refuse { reason: RefuseReason::NoMediaNode });
-    let at = NOW.plus_ms(5_000);
+    let waits = Decision::Wait { reason: WaitReason::SightLost };
+    let new = |directory: &mut Directory, at| directory.route(&room("r"), &Hints::default(), at);
+    let unseen = NOW.plus_ms(SIGHT_MS + 1);
+    assert_eq!(new(&mut directory, unseen), waits, "an old report");
+    let refused = Decision::Refuse { reason: RefuseReason::NoMediaNode };
+    assert_eq!(new(&mut directory, NOW.plus_ms(HEARD_LATELY_MS + 1)), refused, "too old");
     directory.node_lost(&"a".into());
+    assert_eq!(new(&mut directory, NOW), waits, "a stream that broke");
+    let at = NOW.plus_ms(GRANT_TTL_MS);
     directory.report(&"a".into(), &view(1, 1, at, 0), at);
-    let refused = directory.route(&room("r"), &Hints::default(), at);
-    assert_eq!(refused, Decision::Refuse { reason: RefuseReason::NoMediaNode }, "grant lapsed");
+    assert_eq!(new(&mut directory, at), waits, "a grant that lapsed");
+    grant(&mut directory, "a", at);
+    assert_eq!(claim(&mut directory, "r", at).as_str(), "a");
+    assert_eq!(directory.counters().rooms_refused, 1);
 }
 
 #[test]
@@ -230,16 +246,16 @@ fn a_new_leader_places_nothing_until_all_are_heard_or_their_grants_are_over() {
     let held = |name: &str| KnownMediaNode { may_hold_rooms: true, ..known(name) };
     directory.begin_epoch(Epoch(7), [held("a"), held("b")], NOW);
     directory.report(&"a".into(), &with_room(view(7, 1, NOW, 3), "old", 6), NOW);
-    directory.granted(&"a".into(), true, NOW);
+    grant(&mut directory, "a", NOW);
     let asked = directory.route(&room("new"), &Hints::default(), NOW);
     assert_eq!(asked, Decision::Wait { reason: WaitReason::Rebuilding { unheard: 1 } });
     let asked = directory.route(&room("old"), &Hints::default(), NOW);
     assert_eq!(asked, existing("a"), "known rooms are routed meanwhile");
     assert_eq!(directory.state(NOW), PlacerState::Rebuilding { unheard: 1 });
 
-    let over = keep_reporting(&mut directory, "a", 7, 6);
-    assert_eq!(over, NOW.plus_ms(GRANT_TTL_MS + GRANT_SKEW_MS));
-    directory.granted(&"a".into(), true, over);
+    keep_reporting(&mut directory, "a", 7, 5);
+    let over = NOW.plus_ms(GRANT_TTL_MS + GRANT_SKEW_MS);
+    assert_eq!(directory.state(Timestamp(over.0 - 1)), PlacerState::Rebuilding { unheard: 1 });
     assert_eq!(directory.state(over), PlacerState::Placing);
     assert_eq!(claim(&mut directory, "new", over).as_str(), "a");
 }
@@ -251,15 +267,92 @@ fn a_room_out_of_sight_gets_no_second_home_before_the_grant_is_over() {
     directory.node_lost(&"a".into());
     let failed = Hints { unreachable: Some("a".into()), ..Hints::default() };
     let at = keep_reporting(&mut directory, "b", 1, 4);
-    directory.granted(&"b".into(), true, at);
-    let reason = WaitReason::HomeOutOfSight { media_node: "a".into(), retry_in_ms: 2_000 };
+    let reason = WaitReason::HomeOutOfSight { media_node: "a".into(), retry_in_ms: 750 };
     assert_eq!(directory.route(&room("r"), &failed, at), Decision::Wait { reason });
     assert_eq!(directory.route(&room("r"), &Hints::default(), at), existing("a"));
     let over = NOW.plus_ms(GRANT_TTL_MS + GRANT_SKEW_MS);
-    directory.report(&"b".into(), &view(1, 6, at.plus_ms(1_000), 0), at.plus_ms(1_000));
-    directory.report(&"b".into(), &view(1, 7, over, 0), over);
-    let moved = directory.route(&room("r"), &Hints::default(), over);
+    let still = directory.route(&room("r"), &Hints::default(), over);
+    assert_eq!(still, existing("a"), "only who cannot reach it either moves the room");
+    let moved = directory.route(&room("r"), &failed, over);
     assert_eq!(moved, Decision::Claim { media_node: "b".into() });
+}
+
+#[test]
+fn a_grant_is_counted_from_the_report_that_it_quotes() {
+    let mut directory = leading(&[("a", 0)]);
+    assert_eq!(claim(&mut directory, "r", NOW).as_str(), "a");
+    // A second passes on the way; the media node's clock says when it was written.
+    let (written, came) = (NOW.plus_ms(500), NOW.plus_ms(1_500));
+    directory.report(&"a".into(), &view(1, 2, written, 0), came);
+    let given = directory.grant(&"a".into(), came.plus_ms(400)).expect("in sight");
+    assert_eq!((given.uptime_ms, given.ttl_ms), (written.0 - 900_000, GRANT_TTL_MS));
+    directory.granted(&"a".into(), &given);
+    // The media node itself stops at this moment, so no room is offered to it from then on.
+    directory.report(&"a".into(), &view(1, 3, written.plus_ms(2_400), 0), written.plus_ms(2_400));
+    let lapsed = written.plus_ms(GRANT_TTL_MS + 1);
+    let waits = directory.route(&room("new"), &Hints::default(), lapsed);
+    assert_eq!(waits, Decision::Wait { reason: WaitReason::SightLost });
+    // Without the second on the way it could have ended as late as this.
+    directory.node_lost(&"a".into());
+    let failed = Hints { unreachable: Some("a".into()), ..Hints::default() };
+    let over = came.plus_ms(GRANT_TTL_MS + GRANT_SKEW_MS);
+    let waits = directory.route(&room("r"), &failed, Timestamp(over.0 - 1));
+    assert!(matches!(waits, Decision::Wait { .. }), "{waits:?}");
+    let moved = directory.route(&room("r"), &failed, over);
+    assert_eq!(moved, Decision::Wait { reason: WaitReason::SightLost }, "free, but for where");
+}
+
+#[test]
+fn proof_that_the_process_is_over_frees_its_rooms_at_once() {
+    let mut directory = leading(&[("a", 0), ("b", 0)]);
+    assert_eq!(claim(&mut directory, "r", NOW).as_str(), "a");
+    directory.take_changes();
+    directory.process_over(&"a".into(), NOW);
+    let delta = directory.take_changes();
+    assert_eq!((delta.media_nodes_gone, delta.rooms_gone), (vec!["a".into()], vec![room("r")]));
+    assert_eq!(claim(&mut directory, "r", NOW).as_str(), "b");
+    // The next process takes part again, once it has spoken and holds a grant.
+    let reborn = NodeReportView { incarnation: "i2".into(), ..view(1, 1, NOW, 0) };
+    directory.report(&"a".into(), &reborn, NOW);
+    assert_eq!(directory.take_changes().media_nodes, ["a".into()]);
+    assert_eq!(directory.home(&room("r")).unwrap().media_node.as_str(), "b");
+    grant(&mut directory, "a", NOW);
+    assert_eq!(claim(&mut directory, "s", NOW).as_str(), "b", "the fuller one");
+}
+
+#[test]
+fn a_grant_of_a_former_process_says_nothing_of_the_next() {
+    let mut directory = leading(&[("a", 0)]);
+    let given = directory.grant(&"a".into(), NOW).expect("in sight");
+    directory.process_over(&"a".into(), NOW);
+    let reborn = NodeReportView { incarnation: "i2".into(), ..view(1, 1, NOW, 0) };
+    directory.report(&"a".into(), &reborn, NOW);
+    directory.granted(&"a".into(), &given);
+    let refused = directory.route(&room("r"), &Hints::default(), NOW);
+    assert_eq!(refused, Decision::Wait { reason: WaitReason::SightLost });
+}
+
+#[test]
+fn gateways_are_told_who_went_out_of_sight_and_who_came_back() {
+    let mut directory = leading(&[("a", 0), ("b", 0)]);
+    directory.note_sight(NOW);
+    directory.take_changes();
+    let beats: Vec<Timestamp> = (1..=3).map(|beat| NOW.plus_ms(beat * 500)).collect();
+    for (sequence, at) in (2..).zip(&beats) {
+        directory.report(&"b".into(), &view(1, sequence, *at, 0), *at);
+        directory.note_sight(*at);
+    }
+    assert!(directory.take_changes().is_empty(), "three missing reports, not two");
+    let unseen = NOW.plus_ms(SIGHT_MS + 1);
+    directory.note_sight(unseen);
+    assert_eq!(directory.take_changes().media_nodes_unseen, ["a".into()]);
+    assert_eq!(directory.snapshot().media_nodes_unseen, ["a".into()]);
+    directory.note_sight(unseen.plus_ms(50));
+    assert_eq!(directory.take_changes().media_nodes_unseen, [], "told once");
+    directory.node_lost(&"a".into());
+    directory.report(&"a".into(), &view(1, 1, unseen, 0), unseen);
+    directory.note_sight(unseen);
+    assert_eq!(directory.take_changes().media_nodes, ["a".into()]);
 }
 
 #[test]

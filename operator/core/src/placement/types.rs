@@ -1,6 +1,6 @@
 //! What goes into the placer and what comes out of it.
 
-use crate::ids::{Epoch, Incarnation, MediaNodeName, RoomKey, Zone};
+use crate::ids::{Epoch, Incarnation, MediaNodeName, RoomKey, Timestamp, Zone};
 use crate::report::ReportError;
 
 /// How rooms are packed.
@@ -36,6 +36,20 @@ pub struct KnownMediaNode {
     /// Its process may have started before this leader's epoch, so that it may hold rooms that this
     /// leader has not heard of.
     pub may_hold_rooms: bool,
+}
+
+/// A grant to be sent. It quotes the report that it answers, so that it ends when it should however
+/// late it arrives, and so that no later process under the same name can use it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The process that wrote the report.
+    pub incarnation: Incarnation,
+    /// That process' own clock in the report: the grant is counted from there.
+    pub uptime_ms: u64,
+    /// How long it lasts from there.
+    pub ttl_ms: u64,
+    /// When it ends on our clock, at the earliest.
+    pub(super) until: Timestamp,
 }
 
 /// Whether the caller of `route` may bring the room into being.
@@ -105,6 +119,8 @@ pub enum WaitReason {
         /// Where to.
         media_node: MediaNodeName,
     },
+    /// Media nodes that serve were heard a moment ago, and are out of sight or without a grant now.
+    SightLost,
     /// This leader is still hearing media nodes.
     Rebuilding {
         /// How many it has not heard.

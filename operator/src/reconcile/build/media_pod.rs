@@ -16,6 +16,8 @@ pub const SIGNAL_PORT: u16 = 7880;
 pub const CONTROL_PORT: u16 = 7881;
 /// Admin listener: probes and metrics.
 pub const ADMIN_PORT: u16 = 7882;
+/// Where a media node keeps what a restart of its container must not forget.
+const STATE_DIRECTORY: &str = "/var/lib/hemicycle";
 /// Taint that a platform team may put on Kubernetes nodes kept for media; always tolerated.
 const MEDIA_TAINT: &str = "hemicycle.dev/media-node";
 /// Seconds after the drain budget in which the process says goodbye and exits.
@@ -51,11 +53,13 @@ pub fn media_pod(workload: &Workload, pod: &MediaPod) -> Option<Manifest> {
     Some(manifest)
 }
 
-/// Hash of everything that makes a media pod, but for its name: pods with another one are outdated.
+/// Hash of everything that makes a media pod, but for its name and its maker's epoch: pods with
+/// another one are outdated.
 /// FNV-1a over the JSON, whose keys are ordered.
 #[must_use]
 pub fn template_hash(workload: &Workload) -> String {
-    let anybody = MediaPod { name: "media-node".to_owned(), owner: workload.owner.clone() };
+    let owner = workload.owner.clone();
+    let anybody = MediaPod { name: "media-node".to_owned(), owner, epoch: 0 };
     // How long a pod may take to end is no reason to replace it.
     let spec = pod_spec(&Workload { drain_seconds: 0, ..workload.clone() }, &anybody);
     let text = json!([spec, workload.media.labels, workload.media.annotations]).to_string();
@@ -94,6 +98,8 @@ fn pod_spec(workload: &Workload, pod: &MediaPod) -> Option<Value> {
         "volumes": [
             {"name": "keys", "secret": {"secretName": workload.credentials_secret}},
             {"name": "tls", "secret": {"secretName": tls_secret(&pod.name)}},
+            // Lives as long as the pod: a container that starts again finds the epoch it had seen.
+            {"name": "state", "emptyDir": {"sizeLimit": "1Mi"}},
         ],
     });
     if let Some(spec) = spec.as_object_mut() {
@@ -152,6 +158,7 @@ fn container(workload: &Workload, pod: &MediaPod) -> Value {
         "volumeMounts": [
             {"name": "keys", "mountPath": "/etc/hemicycle/keys", "readOnly": true},
             {"name": "tls", "mountPath": "/etc/hemicycle/tls", "readOnly": true},
+            {"name": "state", "mountPath": STATE_DIRECTORY},
         ],
     })
 }
@@ -176,6 +183,8 @@ fn environment(workload: &Workload, pod: &MediaPod) -> Vec<Value> {
     let mut all = vec![
         value("HEMICYCLE_MEDIA_NODE_NAME", pod.name.clone()),
         value("HEMICYCLE_TENANT", workload.tenant()),
+        value("HEMICYCLE_STATE_DIRECTORY", STATE_DIRECTORY.to_owned()),
+        value("HEMICYCLE_EPOCH_FLOOR", pod.epoch.to_string()),
         field("HEMICYCLE_POD_UID", "metadata.uid"),
         field("HEMICYCLE_KUBERNETES_NODE", "spec.nodeName"),
         value("HEMICYCLE_SHARDS", media.shards.to_string()),

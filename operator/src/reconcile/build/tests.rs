@@ -10,7 +10,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     manifest::{Kind, Manifest},
@@ -76,7 +76,7 @@ fn owner(kind: &str, name: &str) -> OwnerReference {
 }
 
 fn pod_wish(name: &str) -> MediaPod {
-    MediaPod { name: name.into(), owner: owner("MediaNode", name) }
+    MediaPod { name: name.into(), owner: owner("MediaNode", name), epoch: 7 }
 }
 
 /// The typed object, with proof that nothing in the manifest is unknown to its type.
@@ -202,6 +202,21 @@ fn host_ports_are_one_udp_port_per_shard_and_one_tcp_port() {
     assert_eq!(bound, expected.map(|(port, protocol)| (port, protocol.to_owned())));
     let environment = pod_environment(&manifest);
     assert!(environment.contains("status.hostIP") && environment.contains("metadata.uid"));
+}
+
+#[test]
+fn a_media_pod_knows_its_makers_epoch_and_keeps_the_highest_while_it_lives() {
+    let manifest = media_pod(&workload(), &pod_wish("visio-1")).expect("there is a scope");
+    let environment = pod_environment(&manifest);
+    assert!(environment.contains(r#"{"name":"HEMICYCLE_EPOCH_FLOOR","value":"7"}"#));
+    let pod: Pod = typed(&manifest);
+    let spec = pod.spec.expect("set");
+    let kept = spec.volumes.expect("set").into_iter().find(|volume| volume.empty_dir.is_some());
+    let kept = kept.expect("a directory that a restart of the container leaves").name;
+    let mounts = spec.containers[0].volume_mounts.clone().expect("set");
+    let mount = mounts.iter().find(|mount| mount.name == kept).expect("mounted");
+    let setting = json!({"name": "HEMICYCLE_STATE_DIRECTORY", "value": mount.mount_path});
+    assert!(environment.contains(&setting.to_string()));
 }
 
 fn pod_environment(manifest: &Manifest) -> String {

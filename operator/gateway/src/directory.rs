@@ -2,7 +2,8 @@
 //!
 //! Decides what is believed of an update. Does no I/O.
 //! Invariants: an update of a lower epoch changes nothing; a media node's `gone` fires when the
-//! leader says that it is gone or that it runs anew, and never because an update does not name it.
+//! leader says that it is gone or that it runs anew, or when the leader does not see it and it cannot
+//! be reached from here either, and never because an update does not name it.
 //! A new leader's first picture holds the media nodes that it has heard so far: what it has not
 //! heard yet stays reachable until its second picture.
 
@@ -34,6 +35,19 @@ pub struct MediaNode {
     pub gone: CancellationToken,
 }
 
+impl MediaNode {
+    /// The same, for connections that are made from now on.
+    fn anew(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            signal_address: self.signal_address,
+            tls_server_name: self.tls_server_name.clone(),
+            incarnation: self.incarnation.clone(),
+            gone: CancellationToken::new(),
+        }
+    }
+}
+
 /// Why an endpoint is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
@@ -63,6 +77,19 @@ struct State {
     /// Media nodes that pipes still use and that two whole updates did not name.
     unlisted: HashMap<String, Weak<MediaNode>>,
     rooms: HashMap<String, Home>,
+    /// Media nodes that the placer does not see, and whether they are reached from here.
+    unseen: HashMap<String, Reach>,
+}
+
+/// Whether a media node that the placer does not see is reached from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Nobody has looked yet.
+    Unknown,
+    /// A connection was made.
+    Reached,
+    /// None could be made.
+    Unreachable,
 }
 
 struct Known {
@@ -122,6 +149,44 @@ impl Directory {
         let state = self.read();
         let home = state.rooms.get(room)?;
         state.media_nodes.get(&home.media_node).map(|known| Arc::clone(&known.media_node))
+    }
+
+    /// Whether neither the placer sees a media node nor it is reached from here.
+    #[must_use]
+    pub fn is_unreachable(&self, media_node: &str) -> bool {
+        self.read().unseen.get(media_node) == Some(&Reach::Unreachable)
+    }
+
+    /// Media nodes that the placer does not see.
+    #[must_use]
+    pub fn unseen(&self) -> Vec<String> {
+        self.read().unseen.keys().cloned().collect()
+    }
+
+    /// Where a media node that the placer does not see would be reached, and what was found last;
+    /// `None` once the placer sees it or says that it is gone.
+    #[must_use]
+    pub fn unseen_address(&self, media_node: &str) -> Option<(SocketAddr, Reach)> {
+        let state = self.read();
+        let reach = *state.unseen.get(media_node)?;
+        let known = state.media_nodes.get(media_node)?;
+        Some((known.media_node.signal_address, reach))
+    }
+
+    /// Notes whether a media node that the placer does not see is reached from here; when it is not,
+    /// its WebSockets are closed. False: the placer sees it by now.
+    pub fn note_reach(&self, media_node: &str, found: Reach) -> bool {
+        let mut state = self.write();
+        let Some(reach) = state.unseen.get_mut(media_node) else { return false };
+        *reach = found;
+        if found == Reach::Unreachable
+            && let Some(known) = state.media_nodes.get_mut(media_node)
+        {
+            known.media_node.gone.cancel();
+            // It may come back: who joins it then has connections of their own.
+            known.media_node = Arc::new(known.media_node.anew());
+        }
+        true
     }
 
     /// Every media node, by name.
@@ -192,6 +257,7 @@ impl Directory {
                 applied.endpoints_refused += 1;
             }
         }
+        state.note_sight(update);
         for home in &update.rooms {
             let Some(key) = home.room.as_ref().filter(|key| key.tenant == tenant) else {
                 applied.rooms_refused += 1;
@@ -236,6 +302,23 @@ impl State {
         self.rooms.retain(|_, home| {
             !named.contains(home.media_node.as_str()) && media_nodes.contains_key(&home.media_node)
         });
+    }
+
+    /// Who is named is seen again, unless it is named as unseen. Nobody asks for a media node that
+    /// is not known here.
+    fn note_sight(&mut self, update: &DirectoryUpdate) {
+        for endpoint in &update.media_nodes {
+            if !update.media_nodes_unseen.contains(&endpoint.media_node) {
+                self.unseen.remove(&endpoint.media_node);
+            }
+        }
+        for name in &update.media_nodes_unseen {
+            if self.media_nodes.contains_key(name) {
+                self.unseen.entry(name.clone()).or_insert(Reach::Unknown);
+            }
+        }
+        let media_nodes = &self.media_nodes;
+        self.unseen.retain(|name, _| media_nodes.contains_key(name));
     }
 
     fn take_endpoint(
@@ -295,6 +378,7 @@ impl State {
         if let Some(media_node) = self.unlisted.remove(name).and_then(|weak| weak.upgrade()) {
             media_node.gone.cancel();
         }
+        self.unseen.remove(name);
         self.rooms.retain(|_, home| home.media_node != name);
     }
 }
@@ -376,6 +460,43 @@ mod tests {
         };
         directory.apply(&gone, TENANT);
         assert!(a.gone.is_cancelled(), "word that it is gone was not heard while it was unlisted");
+    }
+
+    #[test]
+    fn a_media_node_that_nobody_reaches_fires_once_and_may_come_back() {
+        let directory = directory();
+        directory.apply(&whole(1), TENANT);
+        let a = directory.home_of("r").expect("a");
+        assert!(!directory.note_reach("a", Reach::Unreachable), "the placer sees it");
+        let unseen = DirectoryUpdate {
+            epoch: 1,
+            media_nodes_unseen: vec!["a".to_owned(), "stranger".to_owned()],
+            ..DirectoryUpdate::default()
+        };
+        directory.apply(&unseen, TENANT);
+        assert_eq!(directory.unseen(), ["a"]);
+        assert_eq!(
+            directory.unseen_address("a"),
+            Some((a.signal_address, Reach::Unknown)),
+            "to be looked at"
+        );
+        assert!(directory.note_reach("a", Reach::Reached));
+        assert!(
+            !a.gone.is_cancelled() && !directory.is_unreachable("a"),
+            "only the placer is blind"
+        );
+        assert!(directory.note_reach("a", Reach::Unreachable));
+        assert!(a.gone.is_cancelled() && directory.is_unreachable("a"));
+        let back = directory.home_of("r").expect("its rooms are still looked for there");
+        assert!(!back.gone.is_cancelled());
+        let seen = DirectoryUpdate {
+            epoch: 1,
+            media_nodes: vec![endpoint("a", "1")],
+            ..DirectoryUpdate::default()
+        };
+        directory.apply(&seen, TENANT);
+        assert!(!directory.is_unreachable("a") && directory.unseen_address("a").is_none());
+        assert!(!directory.home_of("r").expect("a").gone.is_cancelled());
     }
 
     #[test]

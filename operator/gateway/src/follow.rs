@@ -1,4 +1,4 @@
-//! Keeps the directory up to date from the leader's stream.
+//! Keeps the directory up to date from the leader's stream, and has those looked at that it misses.
 //!
 //! Decides when to open the stream anew. Invariant: whatever happens to the stream, what the
 //! directory knows stays; only the leader's word changes it.
@@ -14,6 +14,7 @@ use tonic::Streaming;
 use crate::directory::Directory;
 use crate::metrics::Metrics;
 use crate::placer::Placer;
+use crate::sight::Lookout;
 
 /// First and longest pause before the stream is opened again.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -27,6 +28,7 @@ pub async fn follow(
     metrics: Metrics,
     stop: CancellationToken,
 ) {
+    let lookout = Lookout::new(Arc::clone(&directory), metrics.clone(), stop.clone());
     let mut pause = RETRY_FIRST;
     while !stop.is_cancelled() {
         if let Some(Some((address, stream))) = stop.run_until_cancelled(placer.directory()).await {
@@ -38,8 +40,14 @@ pub async fn follow(
                 // Routing found another leader: this stream may be a former leader's.
                 while leader.changed().await.is_ok() && *leader.borrow() == Some(address) {}
             };
+            let reader = Reader {
+                directory: &directory,
+                placer: &placer,
+                lookout: &lookout,
+                tenant: &tenant,
+            };
             let heard = tokio::select! {
-                heard = read(stream, &directory, &tenant, &metrics) => heard,
+                heard = reader.read(stream, &metrics) => heard,
                 () = led_away => true,
                 () = stop.cancelled() => return,
             };
@@ -56,33 +64,43 @@ pub async fn follow(
     }
 }
 
-/// Reads until the stream ends; whether anything came.
-async fn read(
-    mut stream: Streaming<DirectoryUpdate>,
-    directory: &Directory,
-    tenant: &str,
-    metrics: &Metrics,
-) -> bool {
-    let mut heard = false;
-    while let Ok(Some(update)) = stream.message().await {
-        heard = true;
-        let applied = directory.apply(&update, tenant);
-        let refused = |reason: &str, count: u32| {
-            metrics.directory_refused.with_label_values(&[reason]).inc_by(u64::from(count));
-        };
-        refused("endpoint", applied.endpoints_refused);
-        refused("room", applied.rooms_refused);
-        if applied.stale {
-            refused("epoch", 1);
-            // A former leader: look for the present one.
-            return false;
+/// What reads one stream.
+struct Reader<'a> {
+    directory: &'a Directory,
+    placer: &'a Placer,
+    lookout: &'a Arc<Lookout>,
+    tenant: &'a str,
+}
+
+impl Reader<'_> {
+    /// Reads until the stream ends; whether anything came.
+    async fn read(&self, mut stream: Streaming<DirectoryUpdate>, metrics: &Metrics) -> bool {
+        let mut heard = false;
+        while let Ok(Some(update)) = stream.message().await {
+            heard = true;
+            let applied = self.directory.apply(&update, self.tenant);
+            let refused = |reason: &str, count: u32| {
+                metrics.directory_refused.with_label_values(&[reason]).inc_by(u64::from(count));
+            };
+            refused("endpoint", applied.endpoints_refused);
+            refused("room", applied.rooms_refused);
+            if applied.stale {
+                refused("epoch", 1);
+                // A former leader: look for the present one.
+                return false;
+            }
+            self.placer.saw_epoch(update.epoch);
+            self.lookout.look();
+            for name in &update.media_nodes_gone {
+                tracing::info!(
+                    media_node = name,
+                    "a media node is gone; its WebSockets are closed"
+                );
+            }
+            let (rooms, media_nodes) = self.directory.size();
+            metrics.directory_rooms.set(i64::try_from(rooms).unwrap_or(i64::MAX));
+            metrics.directory_media_nodes.set(i64::try_from(media_nodes).unwrap_or(i64::MAX));
         }
-        for name in &update.media_nodes_gone {
-            tracing::info!(media_node = name, "a media node is gone; its WebSockets are closed");
-        }
-        let (rooms, media_nodes) = directory.size();
-        metrics.directory_rooms.set(i64::try_from(rooms).unwrap_or(i64::MAX));
-        metrics.directory_media_nodes.set(i64::try_from(media_nodes).unwrap_or(i64::MAX));
+        heard
     }
-    heard
 }

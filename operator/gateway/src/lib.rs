@@ -24,5 +24,6 @@ pub mod reply;
 pub mod router;
 mod rpc;
 pub mod server;
+pub mod sight;
 pub mod tls;
 pub mod upstream;

@@ -41,6 +41,8 @@ pub struct Metrics {
     pub directory_connected: IntGauge,
     /// Entries of the directory refused, by reason.
     pub directory_refused: IntCounterVec,
+    /// Looks at media nodes that the placer did not see, by what was found.
+    pub media_nodes_unseen: IntCounterVec,
     /// Files taken over after a change, by file and result.
     pub reloads: IntCounterVec,
     /// Listings in which media nodes did not answer, so that the directory filled in.
@@ -100,6 +102,11 @@ impl Metrics {
                 "directory_refused_total",
                 "Entries of the directory refused",
                 "reason",
+            )?,
+            media_nodes_unseen: counters(
+                "media_nodes_unseen_total",
+                "Media nodes out of the placer's sight, by whether they were reached from here",
+                "found",
             )?,
             reloads: counters(
                 "reloads_total",

@@ -2,10 +2,11 @@
 //!
 //! Decides whom to ask and how long. Chooses no media node.
 //! Invariants: a question ends within [`PATIENCE`]; every connection is mutual TLS with the
-//! placer's name verified.
+//! placer's name verified; a placer that has been succeeded is not believed.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -70,6 +71,8 @@ pub struct Placer {
     metrics: Metrics,
     known: Mutex<Known>,
     leader: watch::Sender<Option<SocketAddr>>,
+    /// The highest that any placer has shown.
+    epoch: AtomicU64,
 }
 
 #[derive(Default)]
@@ -90,6 +93,7 @@ impl Placer {
             metrics,
             known: Mutex::default(),
             leader: watch::Sender::new(None),
+            epoch: AtomicU64::new(0),
         }
     }
 
@@ -128,11 +132,13 @@ impl Placer {
             let Some(mut client) = self.client(address) else { continue };
             let asked = timeout(ANSWER_TIMEOUT, client.route(request.clone())).await;
             let status = match asked {
-                Ok(Ok(reply)) => {
+                Ok(Ok(reply)) if self.saw_epoch(reply.get_ref().epoch) => {
                     self.count("Ok");
                     self.led_by(address);
                     return Some(Ok(reply.into_inner()));
                 }
+                // It does not know yet that another leads.
+                Ok(Ok(_)) => Status::failed_precondition("succeeded"),
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded("no answer in time"),
             };
@@ -176,6 +182,11 @@ impl Placer {
 
     fn count(&self, code: &str) {
         self.metrics.placer_answers.with_label_values(&[code]).inc();
+    }
+
+    /// Notes an epoch that a placer has shown; false when another has shown a higher one.
+    pub fn saw_epoch(&self, epoch: u64) -> bool {
+        self.epoch.fetch_max(epoch, Ordering::Relaxed) <= epoch
     }
 
     /// Notes who led.

@@ -24,7 +24,7 @@ pub const ATTEMPTS_MAX: u32 = 10;
 /// How long a room is looked for: the Go and Rust SDKs give up a join after 5 s.
 pub const LOOK_FOR: Duration = Duration::from_millis(4500);
 /// First and longest pause before a media node that the leader insists on is tried again. Media
-/// nodes report each second and on change.
+/// nodes report twice a second and on change.
 const INSISTED_FIRST: Duration = Duration::from_millis(100);
 const INSISTED_MAX: Duration = Duration::from_millis(800);
 
@@ -75,6 +75,9 @@ impl Router {
         mut request: impl FnMut() -> Request<Body>,
     ) -> Result<(Response<Incoming>, Arc<MediaNode>), RouteError> {
         let mut home = match self.directory.home_of(wanted.room) {
+            Some(home) if self.directory.is_unreachable(&home.name) => {
+                self.ask(wanted, &home.name).await?
+            }
             Some(home) => home,
             None => self.ask(wanted, "").await?,
         };

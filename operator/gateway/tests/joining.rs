@@ -3,7 +3,7 @@
 mod bed;
 
 use bed::client::{closed, echo, join, parse, refused_join};
-use bed::{FakeMediaNode, FakePlacer, LONG, Pki, gateway, http, join_token, until};
+use bed::{FakeMediaNode, FakePlacer, LONG, Pki, alone, gateway, http, join_token, pair, until};
 use futures_util::SinkExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -12,11 +12,7 @@ use tonic::Status;
 
 #[tokio::test]
 async fn a_join_is_piped_to_the_media_node_with_path_query_and_headers() {
-    let pki = Pki::new();
-    let (placer, node) = (FakePlacer::start(&pki), FakeMediaNode::start(&pki, "a"));
-    placer.add(node.endpoint());
-    node.takes_all();
-    let bed = gateway(pki, &[&placer], &[]).await;
+    let (placer, node, bed) = alone(&[]).await;
     let mut socket = join(bed.public, "r").await.expect("joins");
     echo(&mut socket, "hello").await;
     echo(&mut socket, &"x".repeat(300_000)).await;
@@ -39,11 +35,7 @@ fn join_token_of(target: &str) -> String {
 
 #[tokio::test]
 async fn bytes_and_extensions_pass_unchanged_behind_prefix_and_double_slash() {
-    let pki = Pki::new();
-    let (placer, node) = (FakePlacer::start(&pki), FakeMediaNode::start(&pki, "a"));
-    placer.add(node.endpoint());
-    node.takes_all();
-    let bed = gateway(pki, &[&placer], &[]).await;
+    let (_placer, node, bed) = alone(&[]).await;
     for path in ["//rtc", "/livekit/sfu/rtc"] {
         let mut stream = TcpStream::connect(bed.public).await.expect("connects");
         let head = format!(
@@ -113,12 +105,7 @@ async fn a_room_that_was_just_let_go_is_waited_for_until_its_media_node_has_it_a
 
 #[tokio::test]
 async fn when_a_media_node_is_gone_its_sockets_close_at_once_and_people_come_back_elsewhere() {
-    let pki = Pki::new();
-    let placer = FakePlacer::start(&pki);
-    let mut old = FakeMediaNode::start(&pki, "old");
-    let new = FakeMediaNode::start(&pki, "new");
-    new.takes_all();
-    old.takes_all();
+    let (pki, placer, mut old, new) = pair();
     placer.add(new.endpoint());
     placer.add(old.endpoint());
     let bed = gateway(pki, &[&placer], &[]).await;
@@ -136,12 +123,7 @@ async fn when_a_media_node_is_gone_its_sockets_close_at_once_and_people_come_bac
 
 #[tokio::test]
 async fn a_media_node_that_dies_closes_its_sockets_and_is_reported_to_the_placer() {
-    let pki = Pki::new();
-    let placer = FakePlacer::start(&pki);
-    let mut old = FakeMediaNode::start(&pki, "old");
-    let new = FakeMediaNode::start(&pki, "new");
-    new.takes_all();
-    old.takes_all();
+    let (pki, placer, mut old, new) = pair();
     placer.add(old.endpoint());
     let bed = gateway(pki, &[&placer], &[]).await;
     bed.ready().await;
@@ -153,6 +135,78 @@ async fn a_media_node_that_dies_closes_its_sockets_and_is_reported_to_the_placer
     echo(&mut socket, "after").await;
     let asked = placer.state().routed.last().cloned().expect("asked");
     assert_eq!(asked.unreachable_media_node, "old");
+}
+
+/// An address that answers no connection, as that of a machine without power: one whose queue of
+/// connections is full. It lasts as long as what is returned with it.
+async fn silent_address() -> (std::net::SocketAddr, impl Sized) {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("binds");
+    let listener = socket.listen(0).expect("listens");
+    let address = listener.local_addr().expect("an address");
+    let mut waiting = Vec::new();
+    let brief = std::time::Duration::from_millis(100);
+    while let Ok(stream) = tokio::time::timeout(brief, TcpStream::connect(address)).await {
+        waiting.push(stream.expect("connects or waits"));
+    }
+    (address, (listener, waiting))
+}
+
+#[tokio::test]
+async fn a_media_node_that_neither_the_placer_sees_nor_the_gateway_reaches_lets_its_people_go() {
+    let (pki, placer, old, new) = pair();
+    placer.add(new.endpoint());
+    placer.add(old.endpoint());
+    let bed = gateway(pki, &[&placer], &[]).await;
+    bed.ready().await;
+    let mut socket = join(bed.public, "r").await.expect("joins");
+    // Out of the placer's sight alone it goes on.
+    placer.unsee("old");
+    let found =
+        |word: &str| format!(r#"hemicycle_gateway_media_nodes_unseen_total{{found="{word}"}}"#);
+    until("it was looked at", async || bed.metric(&found("reached")).await == 1.0).await;
+    echo(&mut socket, "before").await;
+    // Its power goes.
+    let (silent, _held) = silent_address().await;
+    let mut endpoint = old.endpoint();
+    endpoint.signal_address = silent.to_string();
+    placer.add(endpoint);
+    placer.unsee("old");
+    let began = std::time::Instant::now();
+    assert_eq!(closed(&mut socket).await, Some(1012));
+    println!("its sockets were closed after {:?}", began.elapsed());
+    assert_eq!(bed.metric(&found("unreachable")).await, 1.0);
+    placer.state().next = Some("new".to_owned());
+    let mut socket = join(bed.public, "r").await.expect("joins again");
+    echo(&mut socket, "after").await;
+    let asked = placer.state().routed.last().cloned().expect("asked");
+    assert_eq!(asked.unreachable_media_node, "old");
+    assert_eq!(bed.metric(r#"hemicycle_gateway_reroutes_total{reason="connect"}"#).await, 0.0);
+}
+
+#[tokio::test]
+async fn a_placer_that_was_succeeded_is_not_believed() {
+    let pki = Pki::new();
+    let (former, leader) = (FakePlacer::start(&pki), FakePlacer::start(&pki));
+    let (old, new) = (FakeMediaNode::start(&pki, "old"), FakeMediaNode::start(&pki, "new"));
+    old.takes_all();
+    new.takes_all();
+    former.add(old.endpoint());
+    leader.add(new.endpoint());
+    leader.state().epoch = 2;
+    let bed = gateway(pki, &[&leader, &former], &[]).await;
+    bed.ready().await;
+    join(bed.public, "r").await.expect("joins");
+    // The leader cannot say for a moment; the former one would.
+    leader.state().refuses = Some(Status::unavailable("hearing the media nodes"));
+    let joining = tokio::spawn({
+        let public = bed.public;
+        async move { join(public, "s").await.is_ok() }
+    });
+    until("the former one was asked", async || !former.state().routed.is_empty()).await;
+    leader.state().refuses = None;
+    assert!(joining.await.expect("no panic"));
+    assert!(old.state().rooms.is_empty(), "a leader of a lower epoch placed a room");
 }
 
 #[tokio::test]
@@ -236,11 +290,7 @@ async fn a_media_node_of_another_name_is_not_believed() {
 
 #[tokio::test]
 async fn a_silent_client_is_closed_and_others_are_not() {
-    let pki = Pki::new();
-    let (placer, node) = (FakePlacer::start(&pki), FakeMediaNode::start(&pki, "a"));
-    node.takes_all();
-    placer.add(node.endpoint());
-    let bed = gateway(pki, &[&placer], &["--idle-s=1"]).await;
+    let (_placer, _node, bed) = alone(&["--idle-s=1"]).await;
     let mut silent = join(bed.public, "r").await.expect("joins");
     let mut lively = join(bed.public, "r").await.expect("joins");
     let talk = async {
@@ -257,11 +307,7 @@ async fn a_silent_client_is_closed_and_others_are_not() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_ends_its_own_pipe() {
-    let pki = Pki::new();
-    let (placer, node) = (FakePlacer::start(&pki), FakeMediaNode::start(&pki, "a"));
-    node.takes_all();
-    placer.add(node.endpoint());
-    let bed = gateway(pki, &[&placer], &["--write-s=1"]).await;
+    let (_placer, _node, bed) = alone(&["--write-s=1"]).await;
     let mut reader = join(bed.public, "r").await.expect("joins");
     let mut deaf = join(bed.public, "r").await.expect("joins");
     let shout = Message::binary(vec![7; 1 << 20]);
@@ -275,11 +321,7 @@ async fn a_client_that_does_not_read_ends_its_own_pipe() {
 
 #[tokio::test]
 async fn websockets_and_connections_are_bounded() {
-    let pki = Pki::new();
-    let (placer, node) = (FakePlacer::start(&pki), FakeMediaNode::start(&pki, "a"));
-    node.takes_all();
-    placer.add(node.endpoint());
-    let bed = gateway(pki, &[&placer], &["--connections-max=3", "--connection-burst=6"]).await;
+    let (_placer, _node, bed) = alone(&["--connections-max=3", "--connection-burst=6"]).await;
     let mut held = Vec::new();
     for _ in 0..3 {
         held.push(join(bed.public, "r").await.expect("joins"));
@@ -304,11 +346,7 @@ async fn websockets_and_connections_are_bounded() {
 
 #[tokio::test]
 async fn an_orderly_stop_is_announced_then_closes_every_socket_within_its_bound() {
-    let pki = Pki::new();
-    let (placer, node) = (FakePlacer::start(&pki), FakeMediaNode::start(&pki, "a"));
-    node.takes_all();
-    placer.add(node.endpoint());
-    let bed = gateway(pki, &[&placer], &[]).await;
+    let (_placer, _node, bed) = alone(&[]).await;
     let mut sockets = Vec::new();
     for _ in 0..8 {
         sockets.push(join(bed.public, "r").await.expect("joins"));

@@ -70,6 +70,26 @@ pub(crate) async fn gateway(pki: Pki, placers: &[&FakePlacer], flags: &[&str]) -
     Bed { pki, files, public, admin, stop, running }
 }
 
+/// A gateway with these flags, towards a placer that knows one media node, which takes every room.
+pub(crate) async fn alone(flags: &[&str]) -> (FakePlacer, FakeMediaNode, Bed) {
+    let pki = Pki::new();
+    let (placer, node) = (FakePlacer::start(&pki), FakeMediaNode::start(&pki, "a"));
+    node.takes_all();
+    placer.add(node.endpoint());
+    let bed = gateway(pki, &[&placer], flags).await;
+    (placer, node, bed)
+}
+
+/// A placer that knows nobody yet, and the media nodes "old" and "new", which take every room.
+pub(crate) fn pair() -> (Pki, FakePlacer, FakeMediaNode, FakeMediaNode) {
+    let pki = Pki::new();
+    let placer = FakePlacer::start(&pki);
+    let (old, new) = (FakeMediaNode::start(&pki, "old"), FakeMediaNode::start(&pki, "new"));
+    new.takes_all();
+    old.takes_all();
+    (pki, placer, old, new)
+}
+
 impl Bed {
     /// Waits until the gateway knows the directory.
     pub(crate) async fn ready(&self) {

@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
 
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
 use placement_api::v1::placement_server::{Placement, PlacementServer};
 use placement_api::v1::{
     DirectoryRequest, DirectoryUpdate, MediaNodeEndpoint, RoomHome, RoomKey, RouteReply,
     RouteRequest,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::broadcast;
-use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
+use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::{Stream, StreamExt};
+use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use super::{Pki, TENANT};
@@ -32,6 +34,8 @@ pub(crate) struct State {
     pub(crate) routed: Vec<RouteRequest>,
     /// Believes no gateway that a media node cannot be reached.
     pub(crate) insists: bool,
+    /// Shown in answers and updates; 0 counts as 1.
+    pub(crate) epoch: u64,
 }
 
 pub(crate) struct FakePlacer {
@@ -54,18 +58,17 @@ impl FakePlacer {
         runtime.spawn(async move {
             let listener = TcpListener::from_std(std).expect("a listener");
             let acceptor = tokio_rustls::TlsAcceptor::from(config);
-            let (greeted, ready) = tokio::sync::mpsc::channel(16);
-            tokio::spawn(async move {
-                while let Ok((stream, _)) = listener.accept().await {
+            let routes = Routes::new(PlacementServer::new(service)).prepare();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, routes) = (acceptor.clone(), routes.clone());
+                tokio::spawn(async move {
                     if let Ok(stream) = acceptor.accept(stream).await {
-                        let _ = greeted.send(Ok::<_, std::io::Error>(Connection(stream))).await;
+                        let http = Builder::new(TokioExecutor::new()).http2_only();
+                        let service = TowerToHyperService::new(routes);
+                        let _ = http.serve_connection(TokioIo::new(stream), service).await;
                     }
-                }
-            });
-            tonic::transport::Server::builder()
-                .add_service(PlacementServer::new(service))
-                .serve_with_incoming(ReceiverStream::new(ready))
-                .await
+                });
+            }
         });
         Self { address, state, updates, runtime: Some(runtime) }
     }
@@ -97,6 +100,14 @@ impl FakePlacer {
             media_nodes_gone: vec![media_node.to_owned()],
             ..Default::default()
         };
+        let _ = self.updates.send(update);
+    }
+
+    /// Says that a media node is out of its sight.
+    pub(crate) fn unsee(&self, media_node: &str) {
+        let epoch = self.state().epoch.max(1);
+        let media_nodes_unseen = vec![media_node.to_owned()];
+        let update = DirectoryUpdate { epoch, media_nodes_unseen, ..Default::default() };
         let _ = self.updates.send(update);
     }
 
@@ -139,7 +150,8 @@ impl Placement for Service {
         let home = home.ok_or_else(|| Status::resource_exhausted("every media node is full"))?;
         state.rooms.insert(room, home.clone());
         let endpoint = state.media_nodes.get(&home).cloned();
-        Ok(Response::new(RouteReply { endpoint, epoch: 1, created }))
+        let epoch = state.epoch.max(1);
+        Ok(Response::new(RouteReply { endpoint, epoch, created }))
     }
 
     type DirectoryStream = Pin<Box<dyn Stream<Item = Result<DirectoryUpdate, Status>> + Send>>;
@@ -159,7 +171,7 @@ impl Placement for Service {
             participants: 1,
         });
         let whole = DirectoryUpdate {
-            epoch: 1,
+            epoch: state.epoch.max(1),
             whole: true,
             media_nodes: state.media_nodes.values().cloned().collect(),
             rooms: rooms.collect(),
@@ -167,46 +179,5 @@ impl Placement for Service {
         };
         let changes = changes.filter_map(Result::ok).map(Ok);
         Ok(Response::new(Box::pin(tokio_stream::once(Ok(whole)).chain(changes))))
-    }
-}
-
-struct Connection(tokio_rustls::server::TlsStream<TcpStream>);
-
-impl tonic::transport::server::Connected for Connection {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }

@@ -174,6 +174,8 @@ fn people_on_a_lost_node_come_back_by_themselves() {
         let ready = ["wait", "--for=condition=Ready", &wait, "--timeout=90s"];
         install::kubectl(story.bed(), &ready)?;
         let noticed = told?;
+        let away = noticed.pause_max.as_secs_f64();
+        story.say(&format!("everybody is back after {away:.1} s; on a machine of one's own, 5 s"));
         ensure!(noticed.gone.is_empty(), "gone: {:?}", noticed.gone);
         story.until("it is Ready again", 120, || meetings.condition("Ready") == "True")?;
         people.end();

@@ -7,8 +7,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use str0m::media::Pt;
-use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, SeqNo, Vp8Descriptor};
+use str0m::Rtc;
+use str0m::media::{Mid, Pt};
+use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, SeqNo, Ssrc, Vp8Descriptor};
 
 use crate::forward::audio::AudioForwarder;
 use crate::forward::rtp_munger::{Numbers, SourceStamp};
@@ -45,6 +46,8 @@ pub(crate) struct Downlink {
     forwarder: Forwarder,
     /// The publisher's payload types and ours.
     payload_types: Vec<(Pt, Option<Pt>)>,
+    /// Under which the library finds the section's stream without looking through all of them.
+    ssrc: Option<Ssrc>,
     /// Audio only: the client shows nothing of it.
     pub(crate) disabled: bool,
     /// The client was told that it is paused for want of bandwidth.
@@ -59,7 +62,8 @@ impl Downlink {
                 Forwarder::Video(Box::new(VideoForwarder::new(FIRST_SEQUENCE, 0, FIRST_SEQUENCE)))
             }
         };
-        Self { forwarder, payload_types: Vec::new(), disabled: false, paused: false }
+        let payload_types = Vec::new();
+        Self { forwarder, payload_types, ssrc: None, disabled: false, paused: false }
     }
 
     /// A track begins to use the section, or ceases to.
@@ -119,6 +123,20 @@ impl Downlink {
             self.payload_types.push((theirs, ours));
         }
         ours
+    }
+
+    /// Queues a packet on the section's stream; false when it has none.
+    pub(crate) fn write(&mut self, rtc: &mut Rtc, mid: Mid, packet: RtpWrite) -> bool {
+        let mut api = rtc.direct_api();
+        let stream = match self.ssrc {
+            Some(ssrc) => api.stream_tx(&ssrc),
+            None => api.stream_tx_by_mid(mid, None),
+        };
+        // A stream that went away comes back, if at all, under another number.
+        self.ssrc = stream.as_ref().map(|stream| stream.ssrc());
+        let Some(stream) = stream else { return false };
+        stream.write_rtp(packet);
+        true
     }
 
     /// What goes out for a packet that came in, if anything does.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use livekit_protocol as proto;
+use slotmap::SecondaryMap;
 use str0m::media::{Mid, Rid};
 
 use crate::forward::source_clock::SourceClock;
@@ -63,6 +64,8 @@ pub(crate) struct Track {
     pub(crate) keyframes: KeyframeThrottle,
     /// Participants that have a section for it.
     pub(crate) receivers: Vec<ParticipantSlot>,
+    /// At which of a receiver's sections the track was last found; only where to look first.
+    pub(crate) places: SecondaryMap<ParticipantSlot, u32>,
     /// Packets of silence still to be sent after a mute.
     silence_left: u32,
     /// RTP timestamp of the audio packet before, for its duration.
@@ -104,6 +107,7 @@ impl Track {
             layers: LayerTracker::new(screen),
             keyframes: KeyframeThrottle::default(),
             receivers: Vec::new(),
+            places: SecondaryMap::new(),
             silence_left: 0,
             audio_timestamp: None,
             told_quality: None,

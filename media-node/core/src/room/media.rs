@@ -5,6 +5,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use slotmap::SecondaryMap;
 use str0m::Rtc;
 use str0m::format::{Codec, PayloadParams};
 use str0m::media::{KeyframeRequestKind, Mid, Pt, SenderFeedback};
@@ -17,6 +18,7 @@ use crate::downlink::Arrival;
 use crate::forward::rtp_munger::SourceStamp;
 use crate::forward::video::{PacketView, VideoCodec};
 use crate::ids::{ParticipantSlot, Side, TrackSlot, TransportRef};
+use crate::negotiation::Section;
 use crate::participant::{SOURCES_MAX, Source};
 use crate::track::{Kind, Track};
 
@@ -94,16 +96,16 @@ impl Room {
         arrival: &Arrival<'_>,
         params: PayloadParams,
     ) {
-        let Some(track) = self.tracks.get(slot) else {
+        let Some(Track { receivers, places, .. }) = self.tracks.get_mut(slot) else {
             return;
         };
         let pt = arrival.packet.header.payload_type;
-        for receiver in track.receivers.iter().copied() {
+        for receiver in receivers.iter().copied() {
             let Some(one) = self.participants.get_mut(receiver) else {
                 continue;
             };
             let (transport, sections) = one.subscriber.parts();
-            let Some(section) = sections.iter_mut().find(|s| s.track() == Some(slot)) else {
+            let Some(section) = section_at(places, receiver, sections, slot) else {
                 continue;
             };
             if !section.ready() || !transport.connected {
@@ -117,8 +119,7 @@ impl Room {
             let Some(write) = section.downlink.take(arrival, ours) else {
                 continue;
             };
-            if let Some(stream) = transport.rtc.direct_api().stream_tx_by_mid(mid, None) {
-                stream.write_rtp(write);
+            if section.downlink.write(&mut transport.rtc, mid, write) {
                 ctx.stats.media_out += 1;
                 if !transport.dirty {
                     transport.dirty = true;
@@ -265,6 +266,27 @@ impl Room {
             self.ask_keyframe(ctx, track, spatial);
         }
     }
+}
+
+/// The receiver's section that carries the track: where it was last time, or wherever it is.
+fn section_at<'a>(
+    places: &mut SecondaryMap<ParticipantSlot, u32>,
+    receiver: ParticipantSlot,
+    sections: &'a mut [Section],
+    track: TrackSlot,
+) -> Option<&'a mut Section> {
+    let carries = |section: &Section| section.track() == Some(track);
+    let known = places.get(receiver).map(|place| *place as usize);
+    let known = known.filter(|at| sections.get(*at).is_some_and(carries));
+    let at = match known {
+        Some(at) => at,
+        None => {
+            let at = sections.iter().position(carries)?;
+            places.insert(receiver, u32::try_from(at).ok()?);
+            at
+        }
+    };
+    sections.get_mut(at)
 }
 
 /// The payload type under which a receiver takes what a publisher sends: the same format, or at

@@ -55,6 +55,8 @@ pub(crate) struct Room {
     connections_told: Option<Instant>,
     alarm: Alarm,
     /// Since when nobody is here.
+    /// When budgets were last shared among all.
+    allocated: Option<Instant>,
     empty_since: Option<Instant>,
     had_participants: bool,
     ended: bool,
@@ -82,6 +84,7 @@ impl Room {
             connections_told: None,
             alarm: Alarm::default(),
             empty_since: Some(now),
+            allocated: None,
             had_participants: false,
             ended: false,
         }

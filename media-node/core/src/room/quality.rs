@@ -5,7 +5,7 @@
 
 #![expect(deprecated, reason = "clients in the field still read and send these fields")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use livekit_protocol as proto;
 use proto::signal_response::Message;
@@ -27,6 +27,9 @@ const LESS_AFTER: Duration = Duration::from_secs(5);
 /// The estimator looks for at least so much: a probe sets the estimate to what was probed, so
 /// looking only for what is sent now would hold the estimate down when more is wished for later.
 const DESIRED_BPS_MIN: u64 = 4_000_000;
+/// How often budgets are shared anew although no wish, estimate or layer changed: what layers cost
+/// is measured over spans of this length.
+const ALLOCATE_EVERY: Duration = Duration::from_millis(500);
 /// What an audio track is taken to cost a downlink, in bits per second.
 const AUDIO_BPS: u64 = 40_000;
 
@@ -221,11 +224,16 @@ impl Room {
                 if let Some(section) = one.and_then(|one| one.subscriber.section_of(slot)) {
                     section.downlink.layer_down(spatial);
                 }
+                self.allocate(ctx, receiver);
             }
         }
-        let everyone: Vec<_> = self.participants.keys().collect();
-        for slot in everyone {
-            self.allocate(ctx, slot);
+        let due = |at: Instant| ctx.now.saturating_duration_since(at) >= ALLOCATE_EVERY;
+        if self.allocated.is_none_or(due) {
+            self.allocated = Some(ctx.now);
+            let everyone: Vec<_> = self.participants.keys().collect();
+            for slot in everyone {
+                self.allocate(ctx, slot);
+            }
         }
         let videos = self.tracks.iter().filter(|(_, track)| track.kind == Kind::Video);
         let videos: Vec<_> = videos.map(|(slot, _)| slot).collect();

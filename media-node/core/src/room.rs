@@ -48,7 +48,8 @@ pub(crate) struct Room {
     sid: String,
     options: RoomOptions,
     created_unix_ms: u64,
-    participants: SlotMap<ParticipantSlot, Participant>,
+    /// Boxed: each has two transports within, some 24 KiB, and the map keeps free places.
+    participants: SlotMap<ParticipantSlot, Box<Participant>>,
     identities: HashMap<String, ParticipantSlot>,
     tracks: SlotMap<TrackSlot, Track>,
     speakers: SpeakerDetector,

@@ -105,7 +105,7 @@ impl Room {
             claims,
         };
         let identity = participant.identity.expose().clone();
-        let slot = self.participants.insert(participant);
+        let slot = self.participants.insert(Box::new(participant));
         self.identities.insert(identity, slot);
         ctx.routes.connections.insert(connection, (self.slot, slot));
         let empty = self.empty_since.take();

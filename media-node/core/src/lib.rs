@@ -36,6 +36,7 @@ mod stats;
 mod suite;
 mod track;
 mod transport;
+mod turns;
 
 pub use config::{Certificate, MediaAddress, RtxCache, SERVER_VERSION, ShardConfig, TokenMinter};
 pub use shard::Shard;

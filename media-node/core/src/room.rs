@@ -32,6 +32,7 @@ use crate::speakers::SpeakerDetector;
 use crate::stats::ShardStats;
 use crate::track::Track;
 use crate::transport::{DataKind, MEDIA_LOST_MAX};
+use crate::turns::Next;
 
 pub(crate) use admin::with_timeouts;
 pub(crate) use connection::Arrivals;
@@ -54,10 +55,10 @@ pub(crate) struct Room {
     tracks: SlotMap<TrackSlot, Track>,
     speakers: SpeakerDetector,
     connections_told: Option<Instant>,
-    alarm: Alarm,
-    /// Since when nobody is here.
     /// When budgets were last shared among all.
     allocated: Option<Instant>,
+    alarm: Alarm,
+    /// Since when nobody is here.
     empty_since: Option<Instant>,
     had_participants: bool,
     ended: bool,
@@ -83,9 +84,9 @@ impl Room {
             tracks: SlotMap::with_key(),
             speakers: SpeakerDetector::default(),
             connections_told: None,
+            allocated: None,
             alarm: Alarm::default(),
             empty_since: Some(now),
-            allocated: None,
             had_participants: false,
             ended: false,
         }
@@ -283,9 +284,16 @@ impl Room {
                 return;
             };
             match transport.poll() {
-                Ok(RtcOutput::Transmit(packet)) => transmit(ctx, packet),
+                Ok(RtcOutput::Transmit(packet)) => {
+                    let next = transport.left(ctx.now, &packet.contents);
+                    transmit(ctx, packet);
+                    if next == Next::Said {
+                        return;
+                    }
+                }
                 Ok(RtcOutput::Event(event)) => self.happened(ctx, participant, side, event),
                 Ok(RtcOutput::Timeout(at)) => {
+                    let at = transport.next(ctx.now, at);
                     ctx.timers.arm(&mut transport.alarm, due, at);
                     return;
                 }

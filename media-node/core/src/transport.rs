@@ -18,6 +18,7 @@ use crate::ids::Side;
 use crate::io::Transport as Carrier;
 use crate::shard::routes::Path;
 use crate::shard::timers::Alarm;
+use crate::turns::{Next, Turns};
 
 /// First guess of a downlink's capacity: enough for one 720p layer and audio.
 const BITRATE_START: Bitrate = Bitrate::kbps(1_500);
@@ -72,6 +73,7 @@ pub(crate) struct Transport {
     pub(crate) alarm: Alarm,
     /// It was written to since it was last drained.
     pub(crate) dirty: bool,
+    pub(crate) turns: Turns,
     pub(crate) connected: bool,
     /// ICE lost the client at this time.
     pub(crate) lost_at: Option<Instant>,
@@ -99,10 +101,12 @@ impl Transport {
         for (pt, rtx, mode, profile) in H264 {
             builder.codec_config().add_h264(pt.into(), Some(rtx.into()), mode, profile);
         }
-        if side == Side::Subscriber && config.bandwidth_estimation {
+        let paced = side == Side::Subscriber && config.bandwidth_estimation;
+        if paced {
             builder = builder.enable_bwe(Some(BITRATE_START));
         }
         let mut rtc = builder.build(now);
+        let turns = Turns::new(paced, rtc.codec_config().params());
         for candidate in candidates(config) {
             rtc.add_local_candidate(candidate);
         }
@@ -110,6 +114,7 @@ impl Transport {
             rtc,
             alarm: Alarm::default(),
             dirty: false,
+            turns,
             connected: false,
             lost_at: None,
             channels: BTreeMap::new(),
@@ -143,6 +148,28 @@ impl Transport {
 
     pub(crate) fn poll(&mut self) -> Result<Output, TransportError> {
         Ok(self.rtc.poll_output()?)
+    }
+
+    /// What follows a datagram of its.
+    pub(crate) fn left(&mut self, now: Instant, datagram: &[u8]) -> Next {
+        match self.turns.left(datagram) {
+            Next::Turn => {
+                // An error shows again, and for good, when the transport is polled.
+                let _ = self.pass(now);
+                Next::Poll
+            }
+            // It is woken by the time it named before, which nothing that it said has moved.
+            Next::Said if self.alarm.is_ahead(now) => {
+                self.turns.rest();
+                Next::Said
+            }
+            _ => Next::Poll,
+        }
+    }
+
+    /// When to come back to it, now that it has named its next time.
+    pub(crate) fn next(&mut self, now: Instant, at: Instant) -> Instant {
+        self.turns.next(now, at, self.rtc.last_timeout_reason())
     }
 
     /// Queues a data message; false when the reader is too slow or there is no channel.

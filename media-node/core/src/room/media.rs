@@ -96,7 +96,7 @@ impl Room {
         arrival: &Arrival<'_>,
         params: PayloadParams,
     ) {
-        let Some(Track { receivers, places, .. }) = self.tracks.get_mut(slot) else {
+        let Some(Track { receivers, places, kind, .. }) = self.tracks.get_mut(slot) else {
             return;
         };
         let pt = arrival.packet.header.payload_type;
@@ -120,6 +120,7 @@ impl Room {
                 continue;
             };
             if section.downlink.write(&mut transport.rtc, mid, write) {
+                transport.turns.written(*kind);
                 ctx.stats.media_out += 1;
                 if !transport.dirty {
                     transport.dirty = true;

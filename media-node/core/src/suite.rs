@@ -1,7 +1,9 @@
 //! Which SRTP suite a DTLS handshake ended on, which the library does not tell.
 //!
-//! Stands between the library and its DTLS, changes nothing and looks at one output. Invariant:
-//! what it reports is of the transport that is being polled on this thread at that moment.
+//! Stands between the library and its DTLS, looks at one output, and answers for a DTLS that has
+//! nothing new to say, which the library asks twice per packet. Invariant: what it reports is of
+//! the transport that is being polled on this thread at that moment, and nothing that DTLS has to
+//! say is held back.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -46,55 +48,75 @@ impl DtlsProvider for Lookout {
         mtu: Option<usize>,
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
         let real = str0m::crypto::from_feature_flags().dtls_provider;
-        Ok(Box::new(Watched(real.new_dtls(cert, now, version, mtu)?)))
+        let dtls = real.new_dtls(cert, now, version, mtu)?;
+        Ok(Box::new(Watched { dtls, connected: false, quiet: None }))
     }
 }
 
 #[derive(Debug)]
-struct Watched(Box<dyn DtlsInstance>);
+struct Watched {
+    dtls: Box<dyn DtlsInstance>,
+    connected: bool,
+    /// Connected, it has said all that it had to say, and this is its next time.
+    quiet: Option<Instant>,
+}
+
+impl Watched {
+    /// For whatever may give it something to say.
+    fn disturbed(&mut self) -> &mut dyn DtlsInstance {
+        self.quiet = None;
+        self.dtls.as_mut()
+    }
+}
 
 impl DtlsInstance for Watched {
     fn set_active(&mut self, active: bool) {
-        self.0.set_active(active);
+        self.disturbed().set_active(active);
     }
 
     fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
-        self.0.handle_packet(packet)
+        self.disturbed().handle_packet(packet)
     }
 
     fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
-        let output = self.0.poll_output(buf);
-        if let DtlsOutput::KeyingMaterial(_, profile) = &output {
-            AGREED.set(Some(*profile));
+        if let Some(next) = self.quiet {
+            return DtlsOutput::Timeout(next);
+        }
+        let output = self.dtls.poll_output(buf);
+        match &output {
+            DtlsOutput::KeyingMaterial(_, profile) => AGREED.set(Some(*profile)),
+            DtlsOutput::Connected => self.connected = true,
+            DtlsOutput::Timeout(next) => self.quiet = self.connected.then_some(*next),
+            _ => {}
         }
         output
     }
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
-        self.0.handle_timeout(now)
+        self.disturbed().handle_timeout(now)
     }
 
     fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
-        self.0.send_application_data(data)
+        self.disturbed().send_application_data(data)
     }
 
     fn is_active(&self) -> bool {
-        self.0.is_active()
+        self.dtls.is_active()
     }
 
     fn protocol_version(&self) -> Option<ProtocolVersion> {
-        self.0.protocol_version()
+        self.dtls.protocol_version()
     }
 
     fn is_closing(&self) -> bool {
-        self.0.is_closing()
+        self.dtls.is_closing()
     }
 
     fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.dtls.is_closed()
     }
 
     fn close(&mut self) -> Result<(), DtlsImplError> {
-        self.0.close()
+        self.disturbed().close()
     }
 }

@@ -223,7 +223,8 @@ impl Subscriber {
                 (section.mid.to_string(), stream, track)
             })
             .collect();
-        sdp::with_track_identities(&offer.to_sdp_string(), &identities)
+        let offer = sdp::without_audio_feedback(&offer.to_sdp_string());
+        sdp::with_track_identities(&offer, &identities)
     }
 
     /// Takes the answer to the open offer; an answer to an older one is ignored.

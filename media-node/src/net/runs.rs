@@ -84,6 +84,12 @@ impl Runs {
         self.runs.get_mut(number as usize)
     }
 
+    /// Whether the packet that was added last goes there as well.
+    pub fn ends_at(&self, socket: u32, destination: SocketAddr) -> bool {
+        let latest = self.latest.and_then(|at| self.runs.get(at as usize));
+        latest.is_some_and(|run| run.socket == socket && run.destination == destination)
+    }
+
     /// The runs in the order in which they must be sent.
     pub fn runs(&self) -> &[Run] {
         &self.runs
@@ -174,6 +180,7 @@ mod tests {
         assert_eq!(order, (0..20).collect::<Vec<u8>>());
         assert!(runs.runs().iter().all(|run| run.count <= SEGMENTS_MAX));
         assert_eq!(runs.runs().len(), 3);
+        assert!(runs.ends_at(0, address(1)) && !runs.ends_at(0, address(2)));
         runs.clear();
         assert!(runs.is_empty() && runs.runs().is_empty());
     }

@@ -6,6 +6,7 @@
 //! both ends run in one process. Invariant: a participant comes back by itself, as SDKs do, from a
 //! lost WebSocket and from `Leave{RECONNECT}`, and everything it starts ends when it is dropped.
 
+mod inbox;
 mod ledger;
 mod link;
 mod media;

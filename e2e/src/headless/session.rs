@@ -18,6 +18,7 @@ use str0m::media::Mid;
 use tokio::sync::{mpsc, oneshot};
 
 use super::HeadlessError;
+use super::inbox::Inbox;
 use super::ledger::TrackKey;
 use super::link::{Link, LinkEvent};
 use super::participant::{Data, Options, ParticipantEvent, Shared, lock, since};
@@ -92,6 +93,7 @@ pub(super) struct Session {
     participant_sid: String,
     media_ip: IpAddr,
     transports: Option<Transports>,
+    inbox: Inbox,
     publications: Vec<Publication>,
     replies: BTreeMap<String, oneshot::Sender<String>>,
     /// Track id to what it is.
@@ -134,6 +136,7 @@ impl Session {
             participant_sid: String::new(),
             media_ip,
             transports: None,
+            inbox: Inbox::default(),
             publications: Vec::new(),
             replies: BTreeMap::new(),
             known: BTreeMap::new(),

@@ -3,7 +3,6 @@
 //! Moves packets and descriptions. Decides nothing about media or signalling. Invariant: after
 //! every call the library has been drained, so its deadline is always known.
 
-use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -13,11 +12,10 @@ use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 use tokio::net::UdpSocket;
 
 use super::HeadlessError;
+use super::inbox::{Inbox, stamp_arrivals};
 
-/// Packets taken from the socket before anything else gets its turn.
-const RECEIVE_BATCH: usize = 64;
-/// Longest datagram that is read, in bytes; media stays below 1,500.
-const DATAGRAM_BYTES: usize = 2048;
+/// Batches taken from the socket before anything else gets its turn.
+const BATCHES_MAX: usize = 4;
 /// Socket buffers, in bytes: half a second of a busy downlink.
 const SOCKET_BUFFER_BYTES: usize = 1 << 20;
 
@@ -33,7 +31,6 @@ pub(super) struct Transport {
     described: bool,
     early_candidates: Vec<Candidate>,
     events: Vec<Event>,
-    buffer: Box<[u8]>,
     /// Datagrams that the socket did not take.
     pub(super) send_blocked: u64,
 }
@@ -51,6 +48,7 @@ impl Transport {
         socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
         socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
         socket.bind(&SocketAddr::new(ip, 0).into())?;
+        stamp_arrivals(&socket);
         let socket = UdpSocket::from_std(socket.into())?;
         let local = socket.local_addr()?;
         let mut rtc = RtcConfig::new()
@@ -71,7 +69,6 @@ impl Transport {
             described: false,
             early_candidates: Vec::new(),
             events: Vec::new(),
-            buffer: vec![0; DATAGRAM_BYTES].into_boxed_slice(),
             send_blocked: 0,
         })
     }
@@ -136,22 +133,21 @@ impl Transport {
         }
     }
 
-    /// Reads what has arrived, up to a batch.
-    pub(super) fn receive(&mut self) -> Result<(), HeadlessError> {
-        for _ in 0..RECEIVE_BATCH {
-            let (length, source) = match self.socket.try_recv_from(&mut self.buffer) {
-                Ok(read) => read,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // A refusal of an earlier packet by a server that is gone: ICE will notice.
-                Err(_) => continue,
-            };
-            let Some(datagram) = self.buffer.get(..length) else { continue };
-            let receive = Receive::new(Protocol::Udp, source, self.local, datagram);
-            let Ok(receive) = receive else { continue };
-            let now = Instant::now();
-            self.rtc.handle_input(Input::Receive(now, receive)).map_err(media)?;
-            // The library holds one packet at a time: what is not fetched is overwritten.
-            self.drain()?;
+    /// Reads what has arrived, up to a few batches. What the library says of a packet carries the
+    /// time at which it reached this machine.
+    pub(super) fn receive(&mut self, inbox: &mut Inbox) -> Result<(), HeadlessError> {
+        for _ in 0..BATCHES_MAX {
+            let more = inbox.receive(&self.socket);
+            for (arrival, source, datagram) in inbox.datagrams() {
+                let receive = Receive::new(Protocol::Udp, source, self.local, datagram);
+                let Ok(receive) = receive else { continue };
+                self.rtc.handle_input(Input::Receive(arrival, receive)).map_err(media)?;
+                // The library holds one packet at a time: what is not fetched is overwritten.
+                self.drain()?;
+            }
+            if !more {
+                break;
+            }
         }
         Ok(())
     }

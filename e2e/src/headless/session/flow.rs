@@ -21,8 +21,8 @@ impl Session {
     /// One turn: read, write what is due, act on events.
     pub(super) fn flow(&mut self) -> Result<(), HeadlessError> {
         let Some(both) = &mut self.transports else { return Ok(()) };
-        both.subscriber.receive()?;
-        both.publisher.receive()?;
+        both.subscriber.receive(&mut self.inbox)?;
+        both.publisher.receive(&mut self.inbox)?;
         self.send_media()?;
         let now = Instant::now();
         let Some(both) = &mut self.transports else { return Ok(()) };
@@ -83,14 +83,13 @@ impl Session {
         if events.is_empty() {
             return Ok(());
         }
-        let now = Instant::now();
         let mut received = 0;
         for event in events {
             match event {
                 Event::Connected => self.check_connected(),
                 Event::RtpPacket(packet) => {
                     received += 1;
-                    self.on_packet(now, &packet);
+                    self.on_packet(&packet);
                 }
                 Event::ChannelData(message) => self.on_data(&message.data),
                 Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
@@ -113,13 +112,13 @@ impl Session {
         }
     }
 
-    fn on_packet(&mut self, now: Instant, packet: &RtpPacket) {
+    fn on_packet(&mut self, packet: &RtpPacket) {
         if packet.payload.is_empty() {
             return;
         }
         let Some((sid, key)) = self.track_of(packet) else { return };
         let arrival = Arrival {
-            now,
+            now: packet.timestamp,
             ssrc: *packet.header.ssrc,
             sequence: *packet.seq_no,
             bytes: packet.payload.len(),

@@ -1,15 +1,20 @@
-//! `load`: meetings on a LiveKit server, and what they cost and felt like; with `--placement`, how
-//! fast rooms get their homes.
+//! `load`: meetings on a LiveKit server, and what they cost and felt like; with `--bench`, the same
+//! for a media node on a network of its own, beside the floor; with `--placement`, how fast rooms
+//! get their homes.
 //!
 //! Only reads arguments and prints; the work is in `e2e::load` and `e2e::placement_load`.
 
 use clap::Parser;
-use e2e::load::{Settings, run};
+use e2e::load::{Settings, bench, run};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    if std::env::args().any(|argument| argument == "--placement") {
+    let asked = |flag: &str| std::env::args().any(|argument| argument == flag);
+    if asked("--placement") {
         return placement().await;
+    }
+    if asked("--bench") {
+        return bench::run(&bench::Options::parse()).await;
     }
     let settings = Settings::parse();
     let report = run(&settings).await?;

@@ -4,6 +4,7 @@
 //! server but its URL, key and, for CPU time, its process id. Invariant: what is printed covers
 //! the measuring window only, and says so when the generator itself was the bottleneck.
 
+pub mod bench;
 mod process;
 mod report;
 
@@ -121,22 +122,47 @@ struct Member {
 /// # Errors
 /// When nobody can join at all, or the server's process cannot be read.
 pub async fn run(settings: &Settings) -> anyhow::Result<Report> {
-    let (members, failures) = join_all(settings).await;
-    if members.is_empty() {
-        let reason = failures.first().map_or_else(String::new, ToString::to_string);
-        anyhow::bail!("nobody could join {}: {reason}", settings.url);
-    }
-    tokio::time::sleep(Duration::from_secs(settings.warm_up)).await;
-    let before = Snapshot::take(settings, &members)?;
-    for member in &members {
-        member.participant.reset_received();
-    }
-    tokio::time::sleep(Duration::from_secs(settings.duration)).await;
-    let after = Snapshot::take(settings, &members)?;
-    let report = add_up(settings, &members, &failures, &before, &after);
-    let leaving = members.into_iter().map(|member| member.participant.disconnect());
-    futures_util::future::join_all(leaving).await;
+    let gathering = Gathering::join(settings).await?;
+    gathering.warm_up(settings).await;
+    let report = gathering.measure(settings).await?;
+    gathering.leave().await;
     Ok(report)
+}
+
+/// Everyone who is in.
+struct Gathering {
+    members: Vec<Member>,
+    failures: Vec<HeadlessError>,
+}
+
+impl Gathering {
+    async fn join(settings: &Settings) -> anyhow::Result<Self> {
+        let (members, failures) = join_all(settings).await;
+        if members.is_empty() {
+            let reason = failures.first().map_or_else(String::new, ToString::to_string);
+            anyhow::bail!("nobody could join {}: {reason}", settings.url);
+        }
+        Ok(Self { members, failures })
+    }
+
+    async fn warm_up(&self, settings: &Settings) {
+        tokio::time::sleep(Duration::from_secs(settings.warm_up)).await;
+    }
+
+    async fn measure(&self, settings: &Settings) -> anyhow::Result<Report> {
+        let before = Snapshot::take(settings, &self.members)?;
+        for member in &self.members {
+            member.participant.reset_received();
+        }
+        tokio::time::sleep(Duration::from_secs(settings.duration)).await;
+        let after = Snapshot::take(settings, &self.members)?;
+        Ok(add_up(settings, &self.members, &self.failures, &before, &after))
+    }
+
+    async fn leave(self) {
+        let leaving = self.members.into_iter().map(|member| member.participant.disconnect());
+        futures_util::future::join_all(leaving).await;
+    }
 }
 
 async fn join_all(settings: &Settings) -> (Vec<Member>, Vec<HeadlessError>) {

@@ -15,7 +15,7 @@ use crate::bed::{Error, Result};
 use crate::cache;
 use crate::process::run;
 
-pub use product::{IMAGE_MIB_MAX, binaries, product};
+pub use product::{IMAGE_MIB_MAX, binaries, load_generator, product};
 
 /// Builds an image called `localhost/hemicycle-bed/NAME:1` from `files` (where in the image,
 /// which file), with links to the first file for each of `links`, as `NAME.tar` in `output`.

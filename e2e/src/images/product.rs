@@ -76,14 +76,25 @@ pub fn product(progress: Progress<'_>) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// If the compiler fails.
 pub fn binaries() -> Result<PathBuf> {
+    let programs = IMAGES.iter().flat_map(|(name, _)| ["--package", name, "--bin", name]);
+    compile(programs)
+}
+
+/// Compiles the load generator the same way, from libraries that are compiled already, and returns
+/// its path.
+///
+/// # Errors
+/// If the compiler fails.
+pub fn load_generator() -> Result<PathBuf> {
+    Ok(compile(["--package", "e2e", "--bin", "load"].into_iter())?.join("load"))
+}
+
+fn compile<'a>(programs: impl Iterator<Item = &'a str>) -> Result<PathBuf> {
     let target = cache::directory().join("target-static");
     let mut command = Command::new("cargo");
     command.current_dir(cache::checkout()).env("CARGO_TARGET_DIR", &target);
     command.env("RUSTFLAGS", "-C target-feature=+crt-static");
-    command.args(["build", "--release", "--locked", "--target", PLATFORM]);
-    for (name, _) in IMAGES {
-        command.args(["--package", name, "--bin", name]);
-    }
+    command.args(["build", "--release", "--locked", "--target", PLATFORM]).args(programs);
     run(&mut command)?;
     Ok(target.join(PLATFORM).join("release"))
 }

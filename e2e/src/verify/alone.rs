@@ -42,6 +42,16 @@ pub(super) fn sdks(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     Ok(log.count().plus(Count { passed: LOADS.len() as u64, failed: 0 }))
 }
 
+/// A room of 50 on a network of its own: every track arrives and next to nothing is lost.
+pub(super) fn room(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
+    let media_node = media_node()?;
+    let load = images::load_generator().context("cannot build the load generator")?;
+    let mut command = Command::new(load);
+    command.args(["--bench", "--check", "--case", "room", "--warm-up", "5", "--duration", "5"]);
+    log.run(command.arg("--media-node").arg(media_node))?;
+    Ok(Count::ONE)
+}
+
 fn web() -> PathBuf {
     cache::checkout().join("e2e/web")
 }

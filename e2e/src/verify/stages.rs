@@ -36,6 +36,7 @@ pub(super) static STAGES: [Stage; 18] = [
     stage("images", "static images, sizes", Tools::Unused, images),
     stage("scenario", "two people do all that a meeting offers", Tools::Unused, alone::scenario),
     stage("load", "LiveKit's SDKs under load", Tools::Unused, alone::sdks),
+    stage("room", "a room of 50 loses nothing", Tools::Unused, alone::room),
     stage("browsers", "Chromium, Firefox, Python in one room", Tools::Wanted, browsers),
     stage("sdk", "LiveKit's Go SDK and a Python program", Tools::Wanted, sdk),
     stage("live", "meetings and faults on a real cluster", Tools::Wanted, live),

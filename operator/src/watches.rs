@@ -27,6 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::reconcile::seen;
 
+/// Labels that scopes may name: all others of a Kubernetes node can change as they like.
+const SCOPE_LABELS: &str = "node-restriction.kubernetes.io/";
+
 /// The copies.
 #[derive(Clone)]
 pub struct Watches {
@@ -47,27 +50,39 @@ impl Watches {
         let (change, changes) = watch::channel(0);
         let change = Arc::new(change);
         Self {
-            kubernetes_nodes: follow(client, stop, &change, node_digest),
+            kubernetes_nodes: follow(client, stop, &change, trim_node, node_digest),
             scopes: follow(
                 client,
                 stop,
                 &change,
+                |_| {},
                 |scope: &DeserializeGuard<QualificationScope>| {
                     scope.meta().generation.unwrap_or_default().unsigned_abs()
                 },
             ),
             // Meeting clusters wake the controller by themselves.
-            meeting_clusters: follow(client, stop, &change, |_| 0),
+            meeting_clusters: follow(client, stop, &change, |_| {}, |_| 0),
             changes,
         }
     }
 }
 
-/// What a plan could depend on: not the heartbeats.
+/// Nine tenths of a Kubernetes node are its list of images, which nothing here reads.
+fn trim_node(node: &mut Node) {
+    if let Some(status) = &mut node.status {
+        status.images = None;
+        status.volumes_attached = None;
+        status.volumes_in_use = None;
+    }
+}
+
+/// What a plan could depend on: not the heartbeats, and not the labels of others.
 fn node_digest(node: &Node) -> u64 {
     let seen = seen::kubernetes_node(node);
+    let ours = seen.labels.iter().filter(|(key, _)| key.contains(SCOPE_LABELS));
     let mut hasher = DefaultHasher::new();
-    (seen.labels, seen.ready, seen.unschedulable).hash(&mut hasher);
+    (ours.collect::<Vec<_>>(), seen.zone.to_string(), seen.ready, seen.unschedulable)
+        .hash(&mut hasher);
     hasher.finish()
 }
 
@@ -75,6 +90,7 @@ fn follow<K>(
     client: &Client,
     stop: &CancellationToken,
     change: &Arc<watch::Sender<u64>>,
+    trim: impl Fn(&mut K) + Send + 'static,
     digest: impl Fn(&K) -> u64 + Send + 'static,
 ) -> Store<K>
 where
@@ -85,7 +101,10 @@ where
     let (store, writer) = reflector::store::<K>();
     let events = watcher(Api::<K>::all(client.clone()), watcher::Config::default())
         .default_backoff()
-        .modify(|object| object.managed_fields_mut().clear())
+        .modify(move |object| {
+            object.managed_fields_mut().clear();
+            trim(object);
+        })
         .reflect(writer);
     let (stop, change) = (stop.clone(), change.clone());
     tokio::spawn(async move {
@@ -124,5 +143,55 @@ fn matters<K: Resource>(
         }
         watcher::Event::Delete(object) => digests.remove(&object.name_any()).is_some(),
         watcher::Event::Init | watcher::Event::InitDone => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn node(change: impl FnOnce(&mut Value)) -> Node {
+        let mut node = json!({
+            "metadata": {"name": "n1", "labels": {
+                "gold.scope.node-restriction.kubernetes.io/qualified": "true",
+                "topology.kubernetes.io/zone": "a",
+            }},
+            "status": {
+                "conditions": [{"type": "Ready", "status": "True"}],
+                "images": [{"names": ["registry.example.org/a:1"]}],
+            },
+        });
+        change(&mut node);
+        serde_json::from_value(node).expect("a Node")
+    }
+
+    #[test]
+    fn only_what_a_plan_depends_on_wakes_the_leader() {
+        let before = node_digest(&node(|_| {}));
+        let wakes = |change: fn(&mut Value)| node_digest(&node(change)) != before;
+        assert!(!wakes(|node| node["metadata"]["labels"]["example.org/patched"] = json!("1")));
+        assert!(!wakes(|node| {
+            node["status"]["conditions"][0]["lastHeartbeatTime"] = json!("2026-01-01T00:00:00Z");
+        }));
+        assert!(wakes(|node| {
+            let label = "gold.scope.node-restriction.kubernetes.io/qualified";
+            node["metadata"]["labels"][label] = json!("false");
+        }));
+        assert!(wakes(|node| {
+            node["metadata"]["labels"]["topology.kubernetes.io/zone"] = json!("b");
+        }));
+        assert!(wakes(|node| node["status"]["conditions"][0]["status"] = json!("Unknown")));
+        assert!(wakes(|node| node["spec"] = json!({"unschedulable": true})));
+    }
+
+    #[test]
+    fn what_nothing_reads_is_not_kept() {
+        let mut node = node(|_| {});
+        let before = node_digest(&node);
+        trim_node(&mut node);
+        assert!(node.status.as_ref().is_some_and(|status| status.images.is_none()));
+        assert_eq!(node_digest(&node), before);
     }
 }

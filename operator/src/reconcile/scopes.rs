@@ -12,12 +12,15 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::json;
-use tokio::time::interval;
+use tokio::time::{interval, sleep};
 
 use super::{context::Context, status::with_time};
 
 /// How often scopes are looked at, beside every change: an expiry comes without an event.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Changes within this time are told of once: a hundred Kubernetes nodes that are labelled in a row
+/// are not worth a hundred statuses.
+const GATHER: Duration = Duration::from_secs(1);
 /// Field manager of these statuses.
 const MANAGER: &str = "hemicycle-operator/scopes";
 
@@ -28,7 +31,12 @@ pub async fn run(context: Arc<Context>) {
     loop {
         tokio::select! {
             _ = tick.tick() => {}
-            changed = changes.changed() => if changed.is_err() { return },
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                sleep(GATHER).await;
+            }
         }
         tell_all(&context).await;
     }

@@ -50,8 +50,16 @@ pub(super) struct Replica {
     /// Where its placer listens.
     pub(super) address: SocketAddr,
     /// Its way to the API server.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the load only kills; tests cut and stop too")
+    )]
     pub(super) way: Way,
     leadership: Arc<Leadership>,
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the load only kills; tests cut and stop too")
+    )]
     stop: CancellationToken,
     runtime: Option<Runtime>,
 }
@@ -126,6 +134,10 @@ impl Replica {
     }
 
     /// Tells it to end in order, as the kubelet does.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the load only kills; tests cut and stop too")
+    )]
     pub(super) fn stop(&self) {
         self.stop.cancel();
     }

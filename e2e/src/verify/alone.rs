@@ -6,6 +6,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use anyhow::Context as _;
+
 use super::surroundings::Surroundings;
 use super::{Count, Log};
 use crate::{cache, cast, images, page};

@@ -20,7 +20,7 @@ const DENY_VERSION: &str = "0.20.2";
 const DOC_FLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
 
 /// All stages.
-pub(super) static STAGES: [Stage; 18] = [
+pub(super) static STAGES: [Stage; 19] = [
     stage("fmt", "formatting", Tools::Unused, fmt),
     stage("tidy", "house rules", Tools::Unused, tidy),
     stage("clippy", "lints, warnings are errors", Tools::Unused, clippy),

@@ -16,8 +16,8 @@ use crate::sdp;
 use crate::track::Kind;
 use crate::transport::{DataKind, Transport, TransportError};
 
-/// Media sections per subscriber. Each costs CPU on every packet (reference/media-engine.md §1)
-/// and browsers slow down beyond a few hundred; tracks beyond it wait for a section.
+/// Media sections per subscriber. Each costs CPU on every packet, because the library looks through
+/// all of them, and browsers slow down beyond a few hundred; tracks beyond it wait for a section.
 pub(crate) const SECTIONS_MAX: usize = 300;
 
 /// Share of a stream that may be retransmissions before old requests are dropped: at a tenth of

@@ -28,7 +28,7 @@ const COMMANDS_PER_WAKE_MAX: usize = 64;
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Packets collected before an early flush. A wake-up of one large room makes thousands; the first
 /// of them must not wait for the last. 32 take about 0.1 ms to make, and more in one system call
-/// gain nothing (reference/media-engine.md §2).
+/// gain nothing: the kernel's cost is by packet.
 const FLUSH_AT: usize = 32;
 
 /// What a shard needs to start. `core` makes its core, again after a panic.

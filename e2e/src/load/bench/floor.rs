@@ -150,7 +150,7 @@ impl Sender {
         let (start, mut bursts, mut packets) = (Instant::now(), 0_u32, 0_u64);
         while start.elapsed() < Duration::from_secs(seconds) {
             for at in 0..receivers {
-                let destination = SocketAddr::from((Ipv4Addr::from(GENERATOR), PORT_FIRST + at));
+                let destination = SocketAddr::from((GENERATOR, PORT_FIRST + at));
                 for _ in 0..run {
                     packets += 1;
                     packet.clear();

@@ -56,10 +56,6 @@ pub(super) struct Replica {
     )]
     pub(super) way: Way,
     leadership: Arc<Leadership>,
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the load only kills; tests cut and stop too")
-    )]
     stop: CancellationToken,
     runtime: Option<Runtime>,
 }

@@ -4,7 +4,7 @@
 //! and CPU, to as many sockets that read. Measures nothing else. Invariant: it does what every
 //! forwarder without segmentation offload must do, and no more.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};

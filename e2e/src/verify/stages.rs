@@ -91,7 +91,9 @@ fn deny(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     let root = cache::directory().join("cargo-deny");
     let program = root.join("bin/cargo-deny");
     if !program.exists() {
-        let install = format!("install --locked cargo-deny --version {DENY_VERSION} --root");
+        // Unoptimised: it runs for seconds, and optimising it would take minutes.
+        let install =
+            format!("install --debug --locked cargo-deny --version {DENY_VERSION} --root");
         log.run(cargo(&install).arg(&root))?;
     }
     let check = ["check", "licenses", "bans", "sources"];

@@ -168,9 +168,11 @@ mod tests {
         let failed = fetch("npx", "the page's packages", &mut Command::new("false"));
         let said = failed.expect_err("false fails").to_string();
         assert_eq!(said.lines().count(), 1, "{said}");
-        let log = cache::directory().join("npx.log").display().to_string();
-        for part in ["npx cannot get or build the page's packages", &log, "look at the network"] {
+        let log = cache::directory().join("npx.log");
+        let named = log.display().to_string();
+        for part in ["npx cannot get or build the page's packages", &named, "look at the network"] {
             assert!(said.contains(part), "{said} lacks {part}");
         }
+        fs::remove_file(log).expect("it was written");
     }
 }

@@ -24,8 +24,9 @@ pub use types::{
 
 /// How long a grant lets a media node admit new rooms, on the media node's own clock, counted from
 /// the report that the grant quotes. Reports and grants go twice a second, so five in a row must be
-/// lost before a media node that is well refuses a room. Longer, and the people of a media node that
-/// lost its power would not be back within 5 s: this and [`GRANT_SKEW_MS`] are most of that budget.
+/// lost before a media node that is well refuses a room. Longer, and the people of a media node
+/// that lost its power would not be back within 5 s: this and [`GRANT_SKEW_MS`] are most of that
+/// budget.
 pub const GRANT_TTL_MS: u64 = 2_500;
 
 /// What two clocks that run at unequal speed may add to a grant's life: a tenth of it, a hundred

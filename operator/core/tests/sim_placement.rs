@@ -6,8 +6,8 @@
 //! seconds of both being in sight; nothing is placed where it may not be; and once the faults end,
 //! memory and truth agree and every room can be reached. The media nodes here follow DESIGN §3
 //! (epochs kept over a restart, grants on their own clock, idempotent claims, reports of what
-//! changed) and know nothing of the placer's code. Grants and claims arrive however late: out of the
-//! socket of a frozen media node, or from a former leader that slept after it had decided.
+//! changed) and know nothing of the placer's code. Grants and claims arrive however late: out of
+//! the socket of a frozen media node, or from a former leader that slept after it had decided.
 //!
 //! `cargo test -p operator-core --release --test sim_placement -- --ignored` runs ten million
 //! operations and prints what happened.
@@ -823,12 +823,12 @@ impl Sim {
         self.cut_off.fill(Timestamp(0));
         let leader = self.current();
         for node in 0..NODES {
-            self.nodes[node].frozen_until = Timestamp(0);
             self.nodes[node].state = MediaNodeState::Serving;
             let known = self.known(node);
             let now = self.now;
             self.leaders[leader].directory.node_known(known, now);
         }
+        // Longer than the longest freeze.
         for _ in 0..250 {
             self.advance();
         }

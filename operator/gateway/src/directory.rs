@@ -2,8 +2,8 @@
 //!
 //! Decides what is believed of an update. Does no I/O.
 //! Invariants: an update of a lower epoch changes nothing; a media node's `gone` fires when the
-//! leader says that it is gone or that it runs anew, or when the leader does not see it and it cannot
-//! be reached from here either, and never because an update does not name it.
+//! leader says that it is gone or that it runs anew, or when the leader does not see it and it
+//! cannot be reached from here either, and never because an update does not name it.
 //! A new leader's first picture holds the media nodes that it has heard so far: what it has not
 //! heard yet stays reachable until its second picture.
 
@@ -173,8 +173,8 @@ impl Directory {
         Some((known.media_node.signal_address, reach))
     }
 
-    /// Notes whether a media node that the placer does not see is reached from here; when it is not,
-    /// its WebSockets are closed. False: the placer sees it by now.
+    /// Notes whether a media node that the placer does not see is reached from here; when it is
+    /// not, its WebSockets are closed. False: the placer sees it by now.
     pub fn note_reach(&self, media_node: &str, found: Reach) -> bool {
         let mut state = self.write();
         let Some(reach) = state.unseen.get_mut(media_node) else { return false };

@@ -1,8 +1,8 @@
 //! Looks for itself at media nodes that the placer has lost sight of.
 //!
-//! Decides whether this gateway reaches them. Invariant: WebSockets are closed only when neither the
-//! placer hears the media node nor a connection to it can be made from here; while nobody has lost
-//! sight of anybody, nothing is sent.
+//! Decides whether this gateway reaches them. Invariant: WebSockets are closed only when neither
+//! the placer hears the media node nor a connection to it can be made from here; while nobody has
+//! lost sight of anybody, nothing is sent.
 
 use std::collections::HashSet;
 use std::io::ErrorKind;

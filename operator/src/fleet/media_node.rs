@@ -1,7 +1,7 @@
 //! Speaks to one media node: keeps the channel and the Observe stream open, answers reports with
 //! grants, says Drain and Undrain. Decides nothing; what it hears goes to the meeting cluster's
-//! directory. Invariants: a grant is given only while this replica may place; a process is taken for
-//! over only when its connection broke while it was in sight and the next one was refused.
+//! directory. Invariants: a grant is given only while this replica may place; a process is taken
+//! for over only when its connection broke while it was in sight and the next one was refused.
 
 use std::{error::Error, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -120,9 +120,9 @@ impl Speaker {
         self.client.send_replace(None);
     }
 
-    /// Tells the end of the process from the loss of its sight. A path that is cut, or a firewall that
-    /// begins to refuse, leaves the old connection silent until its pings fail; only the end of the
-    /// process breaks it at once *and* has the next one refused.
+    /// Tells the end of the process from the loss of its sight. A path that is cut, or a firewall
+    /// that begins to refuse, leaves the old connection silent until its pings fail; only the end
+    /// of the process breaks it at once *and* has the next one refused.
     fn look_into(&mut self, ended: &Ended, broke: &mut bool) {
         if let Some(heard) = self.heard.take() {
             let by_itself = matches!(ended, Ended::Status(_) | Ended::StreamEnd);

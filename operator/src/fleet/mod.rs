@@ -1,6 +1,7 @@
 //! Knows every media node of every meeting cluster while this replica leads: one task for each
-//! keeps its Observe stream open, answers its reports with grants and passes on what it is wanted to do. What is
-//! heard goes into the core's directory, which the placer and the plan read. Decides nothing.
+//! keeps its Observe stream open, answers its reports with grants and passes on what it is wanted
+//! to do. What is heard goes into the core's directory, which the placer and the plan read. Decides
+//! nothing.
 //! Invariant: every command carries the term's epoch, and none is sent after the term.
 
 pub mod channel;

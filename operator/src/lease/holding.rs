@@ -16,8 +16,9 @@ pub const PROMISE: Duration = Duration::from_millis(4_000);
 pub const ANSWER_FRESH: Duration = Duration::from_millis(2_500);
 
 /// How recent an answer of the API server must be for a replica to say that it is reached from
-/// here: two looks at the Lease, each given up in time, would have brought one. Shorter than a leader
-/// takes to notice that it cannot renew, so that its first question is not refused for nothing.
+/// here: two looks at the Lease, each given up in time, would have brought one. Shorter than a
+/// leader takes to notice that it cannot renew, so that its first question is not refused for
+/// nothing.
 pub const CONTACT_FRESH: Duration = Duration::from_millis(2_500);
 
 /// The latest promise this replica gave, and its latest contact with the API server.

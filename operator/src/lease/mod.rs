@@ -29,8 +29,8 @@ use self::election::{Election, Record, Step};
 /// How often the holder renews: three attempts fit into the 3 s for which it may go on writing with
 /// the shortest Lease, and it costs the API server little more than one write a second.
 pub const RENEW_EVERY: Duration = Duration::from_millis(800);
-/// How often the others look: a take-over is later by the time in which a last renewal was not seen,
-/// at most this. They look once more at the moment at which the Lease may be taken.
+/// How often the others look: a take-over is later by the time in which a last renewal was not
+/// seen, at most this. They look once more at the moment at which the Lease may be taken.
 pub const WATCH_EVERY: Duration = Duration::from_millis(500);
 /// Deadline of one call, so that one that hangs leaves time for another. The client would otherwise
 /// retry for minutes on 429, 503 and 504.

@@ -248,6 +248,18 @@ fn ask(name: &str) -> placement::RouteRequest {
     }
 }
 
+/// Asks until answered: gateways retry what is unavailable.
+async fn answered(gateway: &mut PlacementClient<Channel>, name: &str) -> placement::RouteReply {
+    let begun = Instant::now();
+    loop {
+        match gateway.route(ask(name)).await {
+            Ok(reply) => return reply.into_inner(),
+            Err(status) => assert!(begun.elapsed().as_secs() < 20, "{name}: {status}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// One operator replica's placer over `count` media nodes.
 struct Stage {
     authority: Authority,
@@ -328,22 +340,6 @@ impl Stage {
         gateway(&self.authority, &Role::Gateway, self.address).await.expect("connected")
     }
 
-    /// Asks until answered: gateways retry what is unavailable.
-    async fn route(
-        &self,
-        gateway: &mut PlacementClient<Channel>,
-        name: &str,
-    ) -> placement::RouteReply {
-        let begun = Instant::now();
-        loop {
-            match gateway.route(ask(name)).await {
-                Ok(reply) => return reply.into_inner(),
-                Err(status) => assert!(begun.elapsed().as_secs() < 20, "{name}: {status}"),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
     /// Rooms by name with the media nodes that have them, asked from the media nodes.
     fn homes(&self) -> BTreeMap<String, BTreeSet<String>> {
         let mut homes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -361,7 +357,7 @@ async fn five_simultaneous_first_joins_from_two_gateways_get_one_home() {
     const ROOMS: usize = 1_000;
     let stage = Stage::set(1, 3).await;
     let mut gateways = [stage.gateway().await, stage.gateway().await];
-    stage.route(&mut gateways[0], "warm-up").await;
+    answered(&mut gateways[0], "warm-up").await;
     let begun = Instant::now();
     let mut questions = tokio::task::JoinSet::new();
     for room in 0..ROOMS {
@@ -370,7 +366,7 @@ async fn five_simultaneous_first_joins_from_two_gateways_get_one_home() {
             questions.spawn(async move {
                 let name = format!("room-{room}");
                 let asked = Instant::now();
-                let reply = gateway.route(ask(&name)).await.expect("an answer").into_inner();
+                let reply = answered(&mut gateway, &name).await;
                 let media_node = reply.endpoint.expect("an endpoint").media_node;
                 (name, media_node, reply.created, asked.elapsed())
             });
@@ -406,7 +402,7 @@ async fn a_new_leader_hears_the_rooms_that_exist_and_moves_none() {
     let mut before = BTreeMap::new();
     for room in 0..50 {
         let name = format!("room-{room}");
-        let home = stage.route(&mut gateway, &name).await.endpoint.expect("an endpoint");
+        let home = answered(&mut gateway, &name).await.endpoint.expect("an endpoint");
         before.insert(name, home.media_node);
     }
     stage.standing.send_replace(Standing::Following);
@@ -417,7 +413,7 @@ async fn a_new_leader_hears_the_rooms_that_exist_and_moves_none() {
     stage.standing.send_replace(Standing::Leading { epoch: 8 });
     stage.begin_term(8, 11, 3);
     for (name, media_node) in &before {
-        let reply = stage.route(&mut gateway, name).await;
+        let reply = answered(&mut gateway, name).await;
         assert_eq!(reply.endpoint.expect("an endpoint").media_node, *media_node, "{name}");
         assert!(!reply.created);
         assert_eq!(reply.epoch, 8);
@@ -428,7 +424,7 @@ async fn a_new_leader_hears_the_rooms_that_exist_and_moves_none() {
 async fn gateways_are_streamed_the_whole_directory_and_then_what_changes() {
     let stage = Stage::set(21, 1).await;
     let mut gateway = stage.gateway().await;
-    stage.route(&mut gateway, "first").await;
+    answered(&mut gateway, "first").await;
     let mut stream =
         gateway.directory(placement::DirectoryRequest {}).await.expect("streamed").into_inner();
     let whole = stream.message().await.expect("sent").expect("not over");
@@ -440,7 +436,7 @@ async fn gateways_are_streamed_the_whole_directory_and_then_what_changes() {
         "visio-21.media.visio.ministry.hemicycle.internal"
     );
     assert_eq!(whole.media_nodes[0].signal_address, "127.77.0.21:7880");
-    stage.route(&mut gateway, "second").await;
+    answered(&mut gateway, "second").await;
     let mut names = BTreeSet::new();
     while !names.contains("second") {
         let update = stream.message().await.expect("sent").expect("not over");
@@ -453,7 +449,7 @@ async fn gateways_are_streamed_the_whole_directory_and_then_what_changes() {
 async fn a_process_that_is_over_is_told_from_one_that_is_lost() {
     let stage = Stage::set(41, 2).await;
     let mut gateway = stage.gateway().await;
-    let home = stage.route(&mut gateway, "r").await.endpoint.expect("an endpoint").media_node;
+    let home = answered(&mut gateway, "r").await.endpoint.expect("an endpoint").media_node;
     let mut stream =
         gateway.directory(placement::DirectoryRequest {}).await.expect("streamed").into_inner();
     let lost = stage.media_nodes.iter().find(|media_node| media_node.name == home);

@@ -35,8 +35,10 @@ use crate::{
 
 /// How long a gateway's question may wait for a claim or for the end of a rebuild. Gateways retry.
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Pause before a question that waits for something without a signal is decided again.
+/// First and longest pause before a question that waits for something without a signal is decided
+/// again: thousands that wait must not keep the reports from being read that they wait for.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const LOOK_AGAIN_MAX: Duration = Duration::from_millis(400);
 /// Longest room name that is looked at, in bytes.
 const ROOM_NAME_BYTES_MAX: usize = 1_024;
 /// Requests at once on one connection; more wait in the gateway. Also keeps a burst of joins below
@@ -191,7 +193,7 @@ impl Placer {
         mut hints: Hints,
     ) -> Result<RouteReply, Status> {
         let deadline = tokio::time::Instant::now() + ROUTE_TIMEOUT;
-        let mut created = false;
+        let (mut created, mut pause) = (false, LOOK_AGAIN);
         loop {
             if !self.leadership.may_place() {
                 return self.existing_only(cluster, room);
@@ -211,7 +213,8 @@ impl Placer {
                 }
                 Step::Decided(Decision::Refuse { reason }) => return Err(refusal(reason)),
                 Step::Decided(Decision::Wait { reason }) => {
-                    sleep(LOOK_AGAIN).await;
+                    sleep(pause.min(worth_waiting(&reason))).await;
+                    pause = (pause * 2).min(LOOK_AGAIN_MAX);
                     waiting_for(&reason)
                 }
                 Step::Follow(mut claim) => {
@@ -257,6 +260,17 @@ fn refusal(reason: RefuseReason) -> Status {
         RefuseReason::WrongTenant => {
             Status::permission_denied("the room belongs to another meeting cluster")
         }
+    }
+}
+
+/// When to look again at the latest.
+fn worth_waiting(reason: &WaitReason) -> Duration {
+    match reason {
+        // People of a lost media node: they wait for this moment, or for a proof before it.
+        WaitReason::HomeOutOfSight { retry_in_ms, .. } => {
+            Duration::from_millis(*retry_in_ms).clamp(Duration::from_millis(1), LOOK_AGAIN)
+        }
+        _ => LOOK_AGAIN_MAX,
     }
 }
 

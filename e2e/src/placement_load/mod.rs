@@ -109,10 +109,11 @@ pub async fn run(options: &Options) -> anyhow::Result<Figures> {
     println!("offered {rooms_per_second} rooms/s for {} s: {steady}", duration.as_secs());
     let ceiling = measure::closed_loop(&gateways, CEILING_AT_ONCE, duration / 2).await;
     println!("ceiling, {CEILING_AT_ONCE} questions at once: {ceiling}");
-    let without_leader = match options.kill_leader {
-        true => Some(kill_leader(&mut replicas, &gateways, &bed).await?),
-        false => None,
-    };
+    let mut without_leader = None;
+    if options.kill_leader {
+        without_leader = Some(kill_leader(&mut replicas, &gateways, &bed).await?);
+        stop_leader(&replicas, &gateways, &bed).await?;
+    }
     following.abort_all();
     let double = bed.double();
     println!("rooms with two homes: {double}; moved from one out of sight: {}", bed.moved());
@@ -155,6 +156,28 @@ async fn kill_leader(
         took.as_secs_f64()
     );
     Ok(took)
+}
+
+/// Tells the leading replica to end, as a roll-out does, and waits for a room under the next.
+async fn stop_leader(
+    replicas: &[Replica],
+    gateways: &[Arc<Placer>],
+    bed: &Bed,
+) -> anyhow::Result<()> {
+    let leading = replicas.iter().find(|replica| replica.epoch().is_some());
+    let epoch = bed.epoch();
+    leading.context("no replica leads")?.stop();
+    let told = Instant::now();
+    while bed.epoch() == epoch {
+        ensure!(told.elapsed() < LEADER_WITHIN, "no replica followed one that was told to stop");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    measure::first_room(gateways, "after-stop", LEADER_WITHIN).await?;
+    println!(
+        "leader told to stop: new rooms start again after {:.2} s",
+        told.elapsed().as_secs_f64()
+    );
+    Ok(())
 }
 
 /// Gateways' clients that know all replicas.

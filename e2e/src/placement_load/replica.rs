@@ -50,10 +50,7 @@ pub(super) struct Replica {
     /// Where its placer listens.
     pub(super) address: SocketAddr,
     /// Its way to the API server.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the load only kills; tests cut and stop too")
-    )]
+    #[cfg(test)]
     pub(super) way: Way,
     leadership: Arc<Leadership>,
     stop: CancellationToken,
@@ -114,7 +111,14 @@ impl Operator {
             };
             self.compose(parts)
         };
-        Ok(Replica { address, way, leadership, stop, runtime: Some(runtime) })
+        Ok(Replica {
+            address,
+            #[cfg(test)]
+            way,
+            leadership,
+            stop,
+            runtime: Some(runtime),
+        })
     }
 }
 
@@ -130,10 +134,6 @@ impl Replica {
     }
 
     /// Tells it to end in order, as the kubelet does.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the load only kills; tests cut and stop too")
-    )]
     pub(super) fn stop(&self) {
         self.stop.cancel();
     }

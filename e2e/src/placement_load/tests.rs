@@ -168,7 +168,7 @@ async fn a_leader_that_ends_in_order_leaves_its_lease_to_the_next_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_short_load_places_every_room_once_though_its_leader_is_killed() {
     let options = Options {
-        rooms_per_second: 200,
+        rooms_per_second: 50,
         duration: Duration::from_secs(2),
         media_nodes: 3,
         room_lifetime: Duration::from_secs(5),

@@ -51,8 +51,10 @@ async fn metrics(State(node): State<Arc<Node>>) -> Response {
 /// One shard's number in its report.
 type ShardValue = fn(&ShardReport) -> f64;
 
-/// Counters per shard: name, what it counts, where it is.
-const SHARD_COUNTERS: &[(&str, &str, ShardValue)] = &[
+/// Numbers of a shard: name, what it tells, where it is.
+type ShardTable = &'static [(&'static str, &'static str, ShardValue)];
+
+const SHARD_COUNTERS: ShardTable = &[
     ("packets_received", "packets from the network", |r| r.totals.packets_in as f64),
     ("bytes_received", "bytes of them", |r| r.totals.bytes_in as f64),
     ("receive_errors", "times the kernel refused to hand out packets", |r| {
@@ -84,6 +86,12 @@ const SHARD_COUNTERS: &[(&str, &str, ShardValue)] = &[
     }),
     ("unknown_ufrag_packets", "STUN for nobody here", |r| r.core.drops.unknown_ufrag as f64),
     ("malformed_packets", "neither STUN, DTLS, RTP nor RTCP", |r| r.core.drops.malformed as f64),
+    ("red_malformed", "audio packets that claimed redundancy and were not", |r| {
+        r.core.drops.red_malformed as f64
+    }),
+    ("red_recovered", "lost audio packets sent to receivers out of a later one", |r| {
+        r.core.red_recovered as f64
+    }),
     ("data_slow_reader_drops", "data messages a slow reader had no room for", |r| {
         r.core.drops.data_slow_reader as f64
     }),
@@ -96,8 +104,7 @@ const SHARD_COUNTERS: &[(&str, &str, ShardValue)] = &[
     ("shard_panics", "times a shard began anew", |r| r.totals.panics as f64),
 ];
 
-/// Gauges per shard.
-const SHARD_GAUGES: &[(&str, &str, ShardValue)] = &[
+const SHARD_GAUGES: ShardTable = &[
     ("busy_ratio", "share of the last second in which the shard ran", |r| r.busy_ratio),
     ("participants", "participants", |r| r.core.participants as f64),
     ("tracks", "published tracks", |r| r.core.tracks as f64),
@@ -109,13 +116,12 @@ fn families(node: &Node) -> Vec<MetricFamily> {
     let mut families = Vec::new();
     let reports: Vec<(String, Arc<ShardReport>)> =
         node.shards.iter().map(|shard| (shard.index.to_string(), shard.report())).collect();
-    for (name, help, value) in SHARD_COUNTERS {
-        let values = reports.iter().map(|(shard, report)| (shard.as_str(), value(report)));
-        families.push(family(&format!("{name}_total"), help, MetricType::COUNTER, values));
-    }
-    for (name, help, value) in SHARD_GAUGES {
-        let values = reports.iter().map(|(shard, report)| (shard.as_str(), value(report)));
-        families.push(family(name, help, MetricType::GAUGE, values));
+    let tables = [(MetricType::COUNTER, SHARD_COUNTERS), (MetricType::GAUGE, SHARD_GAUGES)];
+    for (kind, table) in tables {
+        for (name, help, value) in table {
+            let values = reports.iter().map(|(shard, report)| (shard.as_str(), value(report)));
+            families.push(family(name, help, kind, values));
+        }
     }
     let mut delay = DelayHistogram::default();
     reports.iter().for_each(|(_, report)| delay.add(&report.delay));
@@ -163,8 +169,7 @@ fn families(node: &Node) -> Vec<MetricFamily> {
         ("tcp_refused", "media TCP connections refused", get_count(&node.counters.tcp_refused)),
     ];
     for (name, help, value) in counters {
-        let name = format!("{name}_total");
-        families.push(family(&name, help, MetricType::COUNTER, [("", value)].into_iter()));
+        families.push(family(name, help, MetricType::COUNTER, [("", value)].into_iter()));
     }
     families
 }
@@ -181,7 +186,8 @@ fn family<'a>(
     values: impl Iterator<Item = (&'a str, f64)>,
 ) -> MetricFamily {
     let mut family = MetricFamily::default();
-    family.set_name(format!("hemicycle_media_node_{name}"));
+    let suffix = if kind == MetricType::COUNTER { "_total" } else { "" };
+    family.set_name(format!("hemicycle_media_node_{name}{suffix}"));
     family.set_help(help.to_owned());
     family.set_field_type(kind);
     let metrics = values.map(|(shard, value)| {

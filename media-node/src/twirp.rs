@@ -14,7 +14,7 @@ use livekit_contract::token;
 use livekit_contract::twirp::{BODY_BYTES_MAX, Code, Format, TwirpError};
 use livekit_protocol as proto;
 use media_core::ids::RoomKey;
-use media_core::io::{AdminCall, AdminReply, RoomOptions};
+use media_core::io::{AdminCall, AdminReply, RoomWish};
 use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -194,7 +194,8 @@ impl Call<'_> {
         }
         check_metadata(&request.metadata)?;
         let room = self.node.room_key(&request.name);
-        self.node.create(&room, options(&self.node.config.room, &request))?;
+        let options = self.node.config.room.wished(&RoomWish::from(&request));
+        self.node.create(&room, options)?;
         match self.ask(room, AdminCall::CreateRoom(request), no_room).await? {
             AdminReply::Room(room) => self.write(&room),
             other => Err(unexpected(&other)),
@@ -324,22 +325,6 @@ fn check_metadata(metadata: &str) -> Result<(), TwirpError> {
         return Ok(());
     }
     Err(TwirpError::new(Code::InvalidArgument, "metadata size exceeds limits"))
-}
-
-/// Settings of the request over those of the configuration; 0 and empty mean unset.
-fn options(defaults: &RoomOptions, request: &proto::CreateRoomRequest) -> RoomOptions {
-    let mut options = defaults.clone();
-    if request.empty_timeout > 0 {
-        options.empty_timeout_seconds = request.empty_timeout;
-    }
-    if request.departure_timeout > 0 {
-        options.departure_timeout_seconds = request.departure_timeout;
-    }
-    if request.max_participants > 0 {
-        options.participants_max = request.max_participants;
-    }
-    options.metadata.clone_from(&request.metadata);
-    options
 }
 
 /// The core answered another question; a fault of ours, not of the caller.

@@ -16,7 +16,7 @@ use crate::forward::rtp_munger::{Numbers, SourceStamp};
 use crate::forward::video::{PacketView, VideoForwarder};
 use crate::forward::vp8::Rewrite;
 use crate::layers::Layer;
-use crate::track::Kind;
+use crate::track::{Kind, Redundancy};
 
 /// Payload types of a publisher that are remembered per downlink.
 const PAYLOAD_TYPES_MAX: usize = 16;
@@ -34,6 +34,16 @@ pub(crate) struct Arrival<'a> {
     /// Nothing for audio.
     pub(crate) view: Option<PacketView>,
     pub(crate) vp8: Option<Vp8Descriptor>,
+    /// What the payload repeats, when it is RED.
+    pub(crate) red: Option<Redundancy<'a>>,
+}
+
+/// How a receiver takes one of a publisher's formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Format {
+    pub(crate) pt: Pt,
+    /// RED goes out as it came; else its primary block does.
+    pub(crate) redundant: bool,
 }
 
 enum Forwarder {
@@ -44,8 +54,8 @@ enum Forwarder {
 /// See the module's description.
 pub(crate) struct Downlink {
     forwarder: Forwarder,
-    /// The publisher's payload types and ours.
-    payload_types: Vec<(Pt, Option<Pt>)>,
+    /// The publisher's payload types, and how they go out.
+    formats: Vec<(Pt, Option<Format>)>,
     /// Under which the library finds the section's stream without looking through all of them.
     ssrc: Option<Ssrc>,
     /// Audio only: the client shows nothing of it.
@@ -62,13 +72,13 @@ impl Downlink {
                 Forwarder::Video(Box::new(VideoForwarder::new(FIRST_SEQUENCE, 0, FIRST_SEQUENCE)))
             }
         };
-        let payload_types = Vec::new();
-        Self { forwarder, payload_types, ssrc: None, disabled: false, paused: false }
+        let formats = Vec::new();
+        Self { forwarder, formats, ssrc: None, disabled: false, paused: false }
     }
 
     /// A track begins to use the section, or ceases to.
     pub(crate) fn restart(&mut self) {
-        self.payload_types.clear();
+        self.formats.clear();
         self.disabled = false;
         self.paused = false;
         match &mut self.forwarder {
@@ -77,6 +87,13 @@ impl Downlink {
                 video.set_target(None);
                 video.restart();
             }
+        }
+    }
+
+    /// The track goes on after packets that were kept back: they leave no gap.
+    pub(crate) fn resume(&mut self) {
+        if let Forwarder::Audio(audio) = &mut self.forwarder {
+            audio.restart();
         }
     }
 
@@ -109,18 +126,18 @@ impl Downlink {
         }
     }
 
-    /// Our payload type for the publisher's, found once.
-    pub(crate) fn payload_type(
+    /// How the publisher's payload type goes out, found once.
+    pub(crate) fn format(
         &mut self,
         theirs: Pt,
-        find: impl FnOnce() -> Option<Pt>,
-    ) -> Option<Pt> {
-        if let Some((_, ours)) = self.payload_types.iter().find(|(known, _)| *known == theirs) {
+        find: impl FnOnce() -> Option<Format>,
+    ) -> Option<Format> {
+        if let Some((_, ours)) = self.formats.iter().find(|(known, _)| *known == theirs) {
             return *ours;
         }
         let ours = find();
-        if self.payload_types.len() < PAYLOAD_TYPES_MAX {
-            self.payload_types.push((theirs, ours));
+        if self.formats.len() < PAYLOAD_TYPES_MAX {
+            self.formats.push((theirs, ours));
         }
         ours
     }
@@ -128,19 +145,38 @@ impl Downlink {
     /// Queues a packet on the section's stream; false when it has none.
     pub(crate) fn write(&mut self, rtc: &mut Rtc, mid: Mid, packet: RtpWrite) -> bool {
         let mut api = rtc.direct_api();
-        let stream = match self.ssrc {
-            Some(ssrc) => api.stream_tx(&ssrc),
-            None => api.stream_tx_by_mid(mid, None),
-        };
+        if let Some(stream) = self.ssrc.and_then(|ssrc| api.stream_tx(&ssrc)) {
+            stream.write_rtp(packet);
+            return true;
+        }
         // A stream that went away comes back, if at all, under another number.
+        let stream = api.stream_tx_by_mid(mid, None);
         self.ssrc = stream.as_ref().map(|stream| stream.ssrc());
         let Some(stream) = stream else { return false };
         stream.write_rtp(packet);
         true
     }
 
+    /// What a RED packet repeats and this receiver, which takes its primary block alone, lacks.
+    pub(crate) fn recover(&mut self, arrival: &Arrival<'_>, ours: Format) -> Vec<RtpWrite> {
+        let Forwarder::Audio(audio) = &mut self.forwarder else {
+            return Vec::new();
+        };
+        let Some(red) = arrival.red.as_ref().filter(|_| !ours.redundant && !self.disabled) else {
+            return Vec::new();
+        };
+        let recovered = red.packet.redundant().filter_map(|block| {
+            let stamp = arrival.stamp.before(block.packets_before, u32::from(block.ticks_before));
+            let numbers = audio.recover(&stamp)?;
+            let sequence = SeqNo::from(numbers.sequence);
+            let payload: Arc<[u8]> = Arc::from(block.contents);
+            Some(RtpWrite::new(ours.pt, sequence, numbers.timestamp, arrival.wallclock, payload))
+        });
+        recovered.collect()
+    }
+
     /// What goes out for a packet that came in, if anything does.
-    pub(crate) fn take(&mut self, arrival: &Arrival<'_>, pt: Pt) -> Option<RtpWrite> {
+    pub(crate) fn take(&mut self, arrival: &Arrival<'_>, ours: Format) -> Option<RtpWrite> {
         match (&mut self.forwarder, &arrival.view) {
             (Forwarder::Audio(audio), None) => {
                 if self.disabled || arrival.packet.payload.is_empty() {
@@ -148,11 +184,11 @@ impl Downlink {
                     return None;
                 }
                 let numbers = audio.forward(&arrival.stamp).ok()?;
-                Some(write(arrival, pt, numbers))
+                Some(write(arrival, ours, numbers))
             }
             (Forwarder::Video(video), Some(view)) => {
                 let forward = video.on_packet(view)?;
-                let mut out = write(arrival, pt, forward.numbers).nackable(true);
+                let mut out = write(arrival, ours, forward.numbers).nackable(true);
                 if let (Some(rewrite), Some(descriptor)) = (forward.vp8, &arrival.vp8)
                     && let Some(patch) = patch(descriptor, rewrite)
                 {
@@ -165,15 +201,18 @@ impl Downlink {
     }
 }
 
-fn write(arrival: &Arrival<'_>, pt: Pt, numbers: Numbers) -> RtpWrite {
+fn write(arrival: &Arrival<'_>, ours: Format, numbers: Numbers) -> RtpWrite {
     let header = &arrival.packet.header;
     let values = ExtensionValues {
         video_orientation: header.ext_vals.video_orientation,
         ..ExtensionValues::default()
     };
     let sequence = SeqNo::from(numbers.sequence);
-    let payload = arrival.payload.clone();
-    RtpWrite::new(pt, sequence, numbers.timestamp, arrival.wallclock, payload)
+    let payload = match &arrival.red {
+        Some(red) if !ours.redundant => red.primary(),
+        _ => arrival.payload.clone(),
+    };
+    RtpWrite::new(ours.pt, sequence, numbers.timestamp, arrival.wallclock, payload)
         .marker(header.marker)
         .ext_vals(values)
 }

@@ -108,11 +108,14 @@ pub struct RoomOptions {
     pub participants_max: u32,
     pub metadata: String,
     pub enable_remote_unmute: bool,
+    /// What one participant captures together reaches clients that can take it so in one media
+    /// stream, which browsers play in time with itself (LiveKit's `sync_streams`).
+    pub sync_streams: bool,
 }
 
 impl Default for RoomOptions {
     /// LiveKit's defaults (`pkg/config/config.go`): 5 min before the first join, 20 s after the
-    /// last.
+    /// last. Streams are in time, though, unless somebody does not want it.
     fn default() -> Self {
         Self {
             empty_timeout_seconds: 300,
@@ -120,6 +123,61 @@ impl Default for RoomOptions {
             participants_max: 0,
             metadata: String::new(),
             enable_remote_unmute: false,
+            sync_streams: true,
+        }
+    }
+}
+
+/// What a CreateRoom or a token wants of a room; 0 and empty mean unset.
+#[derive(Debug, Clone, Copy)]
+pub struct RoomWish<'a> {
+    pub empty_timeout_seconds: u32,
+    pub departure_timeout_seconds: u32,
+    pub participants_max: u32,
+    pub metadata: &'a str,
+    pub sync_streams: bool,
+}
+
+impl RoomOptions {
+    /// These settings with what is wished laid over them.
+    #[must_use]
+    pub fn wished(&self, wish: &RoomWish<'_>) -> Self {
+        let or = |wished: u32, own: u32| if wished == 0 { own } else { wished };
+        let metadata = if wish.metadata.is_empty() { &self.metadata } else { wish.metadata };
+        Self {
+            empty_timeout_seconds: or(wish.empty_timeout_seconds, self.empty_timeout_seconds),
+            departure_timeout_seconds: or(
+                wish.departure_timeout_seconds,
+                self.departure_timeout_seconds,
+            ),
+            participants_max: or(wish.participants_max, self.participants_max),
+            metadata: metadata.to_owned(),
+            sync_streams: self.sync_streams || wish.sync_streams,
+            ..*self
+        }
+    }
+}
+
+impl<'a> From<&'a proto::CreateRoomRequest> for RoomWish<'a> {
+    fn from(request: &'a proto::CreateRoomRequest) -> Self {
+        Self {
+            empty_timeout_seconds: request.empty_timeout,
+            departure_timeout_seconds: request.departure_timeout,
+            participants_max: request.max_participants,
+            metadata: &request.metadata,
+            sync_streams: request.sync_streams,
+        }
+    }
+}
+
+impl<'a> From<&'a proto::RoomConfiguration> for RoomWish<'a> {
+    fn from(wanted: &'a proto::RoomConfiguration) -> Self {
+        Self {
+            empty_timeout_seconds: wanted.empty_timeout,
+            departure_timeout_seconds: wanted.departure_timeout,
+            participants_max: wanted.max_participants,
+            metadata: &wanted.metadata,
+            sync_streams: wanted.sync_streams,
         }
     }
 }

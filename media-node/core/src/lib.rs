@@ -17,6 +17,7 @@
 )]
 
 pub mod bandwidth;
+mod client;
 mod config;
 mod context;
 pub mod data_cache;

@@ -5,10 +5,11 @@
 //! meanwhile goes into the next. Invariant: a section carries a new track only after the client
 //! has agreed that it was empty (JSEP fires `ontrack` on that transition only).
 
-use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::change::{SdpAnswer, SdpApi, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, Reliability};
 use str0m::media::{Direction, MediaKind, Mid};
 
+use crate::client::Client;
 use crate::config::RtxCache;
 use crate::downlink::Downlink;
 use crate::ids::TrackSlot;
@@ -23,6 +24,11 @@ pub(crate) const SECTIONS_MAX: usize = 300;
 /// Share of a stream that may be retransmissions before old requests are dropped: at a tenth of
 /// all packets lost, requests and repairs themselves included, a fifth is needed.
 const RTX_SHARE_MAX: f32 = 0.4;
+
+/// Empty sections that a client keeps which tells tracks of one stream apart by the track id of a
+/// section's first use: a fresh section lets a person's audio and video share a stream. Each is
+/// paid for in CPU per packet, so beyond them one is used again, with a stream of its own.
+const EMPTY_SECTIONS_MAX: usize = 16;
 
 /// What a section is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +50,11 @@ pub(crate) struct Section {
     agreed: bool,
     /// Its retransmission cache was set.
     cached: bool,
-    identity: (String, String),
+    /// It was added for the track it carries.
+    fresh: bool,
+    identity: Identity,
+    /// The client takes RED in it.
+    pub(crate) redundant: bool,
     pub(crate) downlink: Downlink,
 }
 
@@ -62,13 +72,32 @@ impl Section {
     }
 }
 
+/// By what a client knows a track.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) participant_sid: String,
+    pub(crate) track_sid: String,
+    /// What is captured together (`TrackInfo.stream`), such as a camera and its microphone; empty
+    /// when the track belongs to nothing.
+    pub(crate) stream: String,
+}
+
+impl Identity {
+    /// The stream id. A client takes its second half for the track when it looks like one, and
+    /// else asks the track id (client-sdk-js `extractTrackSid`); what shares a stream id is played
+    /// in time with one another.
+    fn stream_id(&self, shared: bool) -> String {
+        let shared = shared && !self.stream.is_empty();
+        let second = if shared { &self.stream } else { &self.track_sid };
+        format!("{}|{second}", self.participant_sid)
+    }
+}
+
 /// A track that waits for a section.
 pub(crate) struct Wanted {
     pub(crate) track: TrackSlot,
     pub(crate) kind: Kind,
-    /// `PA_…|TR_…` and `TR_…`.
-    pub(crate) stream_id: String,
-    pub(crate) track_id: String,
+    pub(crate) identity: Identity,
 }
 
 /// See the module's description.
@@ -76,6 +105,8 @@ pub(crate) struct Subscriber {
     pub(crate) transport: Transport,
     sections: Vec<Section>,
     wanted: Vec<Wanted>,
+    shares_streams: bool,
+    empty_sections_max: usize,
     open_offer: Option<SdpPendingOffer>,
     channels_offered: bool,
     restart_ice: bool,
@@ -84,9 +115,18 @@ pub(crate) struct Subscriber {
 }
 
 impl Subscriber {
-    pub(crate) fn new(transport: Transport) -> Self {
+    /// `shares_streams`: what is captured together comes in one media stream.
+    pub(crate) fn new(transport: Transport, client: &Client, shares_streams: bool) -> Self {
+        let shares_streams = shares_streams && client.shares_streams();
+        let empty_sections_max = match (client.reuses_sections(), shares_streams) {
+            (false, _) => SECTIONS_MAX,
+            (true, true) => EMPTY_SECTIONS_MAX,
+            (true, false) => 0,
+        };
         Self {
             transport,
+            shares_streams,
+            empty_sections_max,
             sections: Vec::new(),
             wanted: Vec::new(),
             open_offer: None,
@@ -143,8 +183,8 @@ impl Subscriber {
         sections.retain(|section| {
             let exists = transport.rtc.media(section.mid).is_some();
             if let (false, Some(track)) = (exists, section.track()) {
-                let (stream_id, track_id) = section.identity.clone();
-                wanted.push(Wanted { track, kind: section.kind, stream_id, track_id });
+                let identity = section.identity.clone();
+                wanted.push(Wanted { track, kind: section.kind, identity });
             }
             exists
         });
@@ -175,33 +215,21 @@ impl Subscriber {
         }
         let mut later = Vec::new();
         for track in wanted.drain(..) {
-            let empty = sections
-                .iter_mut()
-                .find(|section| section.used == Use::Empty && section.kind == track.kind);
-            if let Some(section) = empty {
+            let empty =
+                |section: &Section| section.used == Use::Empty && section.kind == track.kind;
+            let spare = sections.iter().filter(|section| empty(section)).count();
+            let full = sections.len() >= SECTIONS_MAX;
+            let again = sections.iter_mut().find(|section| empty(section));
+            if let Some(section) = again.filter(|_| full || spare > self.empty_sections_max) {
                 api.set_direction(section.mid, Direction::SendOnly);
                 section.used = Use::Carrying(track.track);
-                section.identity = (track.stream_id, track.track_id);
+                section.identity = track.identity;
+                section.fresh = false;
                 section.agreed = false;
-            } else if sections.len() < SECTIONS_MAX {
-                let (stream, id) = (track.stream_id, track.track_id);
-                let media = match track.kind {
-                    Kind::Audio => MediaKind::Audio,
-                    Kind::Video => MediaKind::Video,
-                };
-                let ids = (Some(stream.clone()), Some(id.clone()));
-                let mid = api.add_media(media, Direction::SendOnly, ids.0, ids.1, None);
-                sections.push(Section {
-                    mid,
-                    kind: track.kind,
-                    used: Use::Carrying(track.track),
-                    agreed: false,
-                    cached: false,
-                    identity: (stream, id),
-                    downlink: Downlink::new(track.kind),
-                });
-            } else {
+            } else if full {
                 later.push(track);
+            } else {
+                sections.push(add_section(&mut api, track));
             }
         }
         if self.restart_ice {
@@ -219,8 +247,8 @@ impl Subscriber {
         let carrying = self.sections.iter().filter(|section| section.track().is_some());
         let identities: Vec<_> = carrying
             .map(|section| {
-                let (stream, track) = section.identity.clone();
-                (section.mid.to_string(), stream, track)
+                let stream = section.identity.stream_id(self.shares_streams && section.fresh);
+                (section.mid.to_string(), stream, section.identity.track_sid.clone())
             })
             .collect();
         let offer = sdp::without_audio_feedback(&offer.to_sdp_string());
@@ -241,16 +269,15 @@ impl Subscriber {
             return Ok(());
         };
         let answer = SdpAnswer::from_sdp_string(text).map_err(|_| NegotiationError::Malformed)?;
-        self.transport
-            .rtc
-            .sdp_api()
-            .accept_answer(pending, answer)
-            .map_err(TransportError::from)?;
+        self.transport.negotiate(|rtc| rtc.sdp_api().accept_answer(pending, answer))?;
         self.channels_offered = true;
+        let taken = sdp::sections(text);
         for section in &mut self.sections {
             match section.used {
                 Use::Leaving { offered: true } => section.used = Use::Empty,
                 Use::Carrying(_) if !section.agreed => {
+                    let mid = section.mid.to_string();
+                    section.redundant = taken.iter().any(|one| one.mid == mid && one.redundant);
                     section.agreed = true;
                     section.downlink.restart();
                     let mut api = self.transport.rtc.direct_api();
@@ -265,6 +292,28 @@ impl Subscriber {
             }
         }
         Ok(())
+    }
+}
+
+/// A section that comes with the next offer.
+fn add_section(api: &mut SdpApi<'_>, wanted: Wanted) -> Section {
+    let Wanted { track, kind, identity } = wanted;
+    let media = match kind {
+        Kind::Audio => MediaKind::Audio,
+        Kind::Video => MediaKind::Video,
+    };
+    // Written over when the offer is: by then it may have become another track's.
+    let ids = (Some(identity.stream_id(false)), Some(identity.track_sid.clone()));
+    Section {
+        mid: api.add_media(media, Direction::SendOnly, ids.0, ids.1, None),
+        kind,
+        used: Use::Carrying(track),
+        agreed: false,
+        cached: false,
+        fresh: true,
+        identity,
+        redundant: false,
+        downlink: Downlink::new(kind),
     }
 }
 

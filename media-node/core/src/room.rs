@@ -34,7 +34,6 @@ use crate::track::Track;
 use crate::transport::{DataKind, MEDIA_LOST_MAX};
 use crate::turns::Next;
 
-pub(crate) use admin::with_timeouts;
 pub(crate) use connection::Arrivals;
 pub(crate) use data::Destinations;
 pub(crate) use join::leave;

@@ -20,7 +20,7 @@ use crate::config::{ROOMS_MAX, ShardConfig};
 use crate::context::Context;
 use crate::ids::{ConnectionId, ParticipantSlot, RoomKey, RoomSlot, TransportRef};
 use crate::io::{
-    AdminCall, AdminReply, CloseReason, Command, Event, Input, Join, Output, RoomOptions,
+    AdminCall, AdminReply, CloseReason, Command, Event, Input, Join, Output, RoomOptions, RoomWish,
 };
 use crate::random::Random;
 use crate::room::{Room, leave};
@@ -254,12 +254,7 @@ impl Shard {
 
     fn admin(&mut self, key: &RoomKey, call: AdminCall) -> AdminReply {
         if let AdminCall::CreateRoom(request) = &call {
-            let options = RoomOptions {
-                metadata: request.metadata.clone(),
-                participants_max: request.max_participants,
-                ..RoomOptions::default()
-            };
-            let options = crate::room::with_timeouts(options, request);
+            let options = RoomOptions::default().wished(&RoomWish::from(request));
             if self.open(key, options).is_none() {
                 let text = "this media node has no place for another room: try again later";
                 return AdminReply::Refused(TwirpError::new(Code::ResourceExhausted, text));

@@ -18,6 +18,8 @@ pub struct ShardStats {
     /// RTP packets taken from publishers, and written to receivers.
     pub media_in: u64,
     pub media_out: u64,
+    /// Audio packets that were lost on their way here and found in a later one.
+    pub red_recovered: u64,
     /// Data messages relayed.
     pub data_out: u64,
     pub drops: Drops,
@@ -39,6 +41,8 @@ pub struct Drops {
     pub data_slow_reader: u64,
     /// Data messages that were too large, malformed or not allowed.
     pub data_refused: u64,
+    /// Audio packets that claimed redundancy (RED) and were not.
+    pub red_malformed: u64,
     /// Signals of connections that are not (any more) here.
     pub signals_unknown: u64,
 }

@@ -4,13 +4,16 @@
 
 #![expect(deprecated, reason = "clients in the field still read and send these fields")]
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Instant;
 
 use livekit_protocol as proto;
 use slotmap::SecondaryMap;
-use str0m::media::{Mid, Rid};
+use str0m::media::{Mid, Pt, Rid};
+use str0m::rtp::RtpPacket;
 
+use crate::forward::red::{self, RedPacket};
 use crate::forward::source_clock::SourceClock;
 use crate::forward::video::KeyframeThrottle;
 use crate::ids::ParticipantSlot;
@@ -53,6 +56,34 @@ pub(crate) struct Encoding {
     pub(crate) keyframe_wanted: bool,
 }
 
+/// A packet as it may be sent on.
+pub(crate) struct Audible<'a> {
+    pub(crate) payload: Arc<[u8]>,
+    /// What the payload repeats, when it is RED.
+    pub(crate) red: Option<Redundancy<'a>>,
+}
+
+/// A RED payload's blocks; the primary one is copied once for all receivers that want it alone.
+pub(crate) struct Redundancy<'a> {
+    pub(crate) packet: RedPacket<'a>,
+    primary: OnceCell<Arc<[u8]>>,
+}
+
+impl<'a> Redundancy<'a> {
+    fn new(packet: RedPacket<'a>) -> Self {
+        Self { packet, primary: OnceCell::new() }
+    }
+
+    /// What a sender without RED would have sent.
+    pub(crate) fn primary(&self) -> Arc<[u8]> {
+        self.primary.get_or_init(|| Arc::from(self.packet.primary.contents)).clone()
+    }
+}
+
+/// A packet under RED's payload type that is not RED.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MalformedRed;
+
 /// See the module's description.
 pub(crate) struct Track {
     pub(crate) owner: ParticipantSlot,
@@ -68,6 +99,8 @@ pub(crate) struct Track {
     pub(crate) places: SecondaryMap<ParticipantSlot, u32>,
     /// Packets of silence still to be sent after a mute.
     silence_left: u32,
+    /// Packets after an unmute whose redundancy may hold what was said before it.
+    unrepeated_left: usize,
     /// RTP timestamp of the audio packet before, for its duration.
     pub(crate) audio_timestamp: Option<u32>,
     /// Highest layer anyone wants, as last told to the publisher; nothing told yet.
@@ -109,6 +142,7 @@ impl Track {
             receivers: Vec::new(),
             places: SecondaryMap::new(),
             silence_left: 0,
+            unrepeated_left: 0,
             audio_timestamp: None,
             told_quality: None,
             less_since: None,
@@ -119,20 +153,44 @@ impl Track {
     pub(crate) fn mute(&mut self, muted: bool) {
         self.info.muted = muted;
         self.silence_left = SILENCE_PACKETS;
+        self.unrepeated_left = if muted { 0 } else { red::BLOCKS_MAX };
     }
 
     /// What may be heard of a packet: while muted a little silence, so that receivers fade out
-    /// instead of making up sound for what is missing, and then nothing.
-    pub(crate) fn audible(&mut self, payload: &Arc<[u8]>) -> Option<Arc<[u8]>> {
+    /// instead of making up sound for what is missing, and then nothing. `primary` is the codec
+    /// that a packet with redundancy (RED, RFC 2198) is about.
+    pub(crate) fn audible<'a>(
+        &mut self,
+        packet: &'a RtpPacket,
+        primary: Option<Pt>,
+    ) -> Result<Option<Audible<'a>>, MalformedRed> {
         if self.kind == Kind::Video || !self.info.muted {
-            return Some(payload.clone());
+            return match primary.filter(|_| !packet.payload.is_empty()) {
+                Some(primary) => self.repeating(packet, primary).map(Some),
+                None => Ok(Some(Audible { payload: packet.payload.clone(), red: None })),
+            };
         }
         // Silence between encrypted frames would be noise to a receiver that decrypts.
         if self.silence_left == 0 || self.info.encryption != 0 {
-            return None;
+            return Ok(None);
         }
         self.silence_left -= 1;
-        Some(Arc::from(OPUS_SILENCE))
+        Ok(Some(Audible { payload: Arc::from(OPUS_SILENCE), red: None }))
+    }
+
+    fn repeating<'a>(
+        &mut self,
+        packet: &'a RtpPacket,
+        primary: Pt,
+    ) -> Result<Audible<'a>, MalformedRed> {
+        let red = RedPacket::parse(&packet.payload)
+            .filter(|red| red.primary.payload_type == *primary)
+            .ok_or(MalformedRed)?;
+        if self.unrepeated_left > 0 {
+            self.unrepeated_left -= 1;
+            return Ok(Audible { payload: Arc::from(red.primary.contents), red: None });
+        }
+        Ok(Audible { payload: packet.payload.clone(), red: Some(Redundancy::new(red)) })
     }
 
     /// The encoding of a restriction id.

@@ -4,6 +4,7 @@
 //! is sent over it. Invariant: after a failure nothing more is asked of the library.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use str0m::bwe::Bitrate;
@@ -11,7 +12,7 @@ use str0m::channel::ChannelId;
 use str0m::config::DtlsVersion;
 use str0m::net::{DatagramRecv, Protocol, Receive, TcpType};
 use str0m::rtp::{Extension, ExtensionMap};
-use str0m::{Candidate, Input, Output, Rtc};
+use str0m::{Candidate, Input, Output, Rtc, RtcError};
 
 use crate::config::ShardConfig;
 use crate::ids::Side;
@@ -64,8 +65,12 @@ impl DataKind {
 
 /// The library refused; the text goes to a debug log, never to a client.
 #[derive(Debug, thiserror::Error)]
-#[error("the transport failed: {0}")]
-pub(crate) struct TransportError(#[from] str0m::RtcError);
+pub(crate) enum TransportError {
+    #[error("the transport failed: {0}")]
+    Refused(#[from] RtcError),
+    #[error("the description contradicts itself in a way that the library does not survive")]
+    Contradiction,
+}
 
 /// See the module's description.
 pub(crate) struct Transport {
@@ -79,10 +84,13 @@ pub(crate) struct Transport {
     pub(crate) lost_at: Option<Instant>,
     /// Open data channels by kind.
     pub(crate) channels: BTreeMap<DataKind, ChannelId>,
+    /// A description left the library in a state that is not to be trusted.
+    broken: bool,
 }
 
 impl Transport {
-    pub(crate) fn new(config: &ShardConfig, side: Side, now: Instant) -> Self {
+    /// `redundancy`: RED (RFC 2198) is offered, or accepted, for Opus.
+    pub(crate) fn new(config: &ShardConfig, side: Side, redundancy: bool, now: Instant) -> Self {
         let mut builder = Rtc::builder()
             .set_crypto_provider(crate::suite::provider())
             .set_dtls_cert(config.certificate.0.clone())
@@ -96,7 +104,7 @@ impl Transport {
             .set_sctp_max_message_size(DATA_MESSAGE_MAX)
             .set_extension_map(extensions(side))
             .clear_codecs()
-            .enable_opus(true, false)
+            .enable_opus(true, redundancy)
             .enable_vp8(true);
         for (pt, rtx, mode, profile) in H264 {
             builder.codec_config().add_h264(pt.into(), Some(rtx.into()), mode, profile);
@@ -118,7 +126,24 @@ impl Transport {
             connected: false,
             lost_at: None,
             channels: BTreeMap::new(),
+            broken: false,
         }
+    }
+
+    /// Lets the library take a client's description. Some that contradict themselves make it
+    /// panic, which shall cost their sender the transport and nobody the room.
+    pub(crate) fn negotiate<T>(
+        &mut self,
+        work: impl FnOnce(&mut Rtc) -> Result<T, RtcError>,
+    ) -> Result<T, TransportError> {
+        let taken = catch_unwind(AssertUnwindSafe(|| work(&mut self.rtc)));
+        self.broken = taken.is_err();
+        Ok(taken.map_err(|_| TransportError::Contradiction)??)
+    }
+
+    /// Says goodbye (DTLS close_notify); what there is to send comes from [`Self::poll`].
+    pub(crate) fn close(&mut self, now: Instant) -> bool {
+        !self.broken && self.rtc.close().is_ok() && self.pass(now).is_ok()
     }
 
     /// The current local ICE user name.

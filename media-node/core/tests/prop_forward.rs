@@ -7,10 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use media_core::forward::audio::AudioForwarder;
+use media_core::forward::h264;
+use media_core::forward::red::RedPacket;
 use media_core::forward::rtp_munger::SourceStamp;
 use media_core::forward::video::{Forward, PacketView, VideoCodec, VideoForwarder};
 use media_core::forward::vp8::{self, Descriptor};
-use media_core::forward::{h264, red};
 use media_core::layers::Layer;
 use proptest::prelude::*;
 
@@ -217,8 +219,9 @@ proptest! {
         }
         let _size = vp8::keyframe_size(&payload);
         let _start = h264::is_keyframe_start(&payload);
-        if let Some(block) = red::primary(&payload) {
-            prop_assert!(block.contents.len() < payload.len());
+        if let Some(red) = RedPacket::parse(&payload) {
+            prop_assert!(payload.ends_with(red.primary.contents));
+            prop_assert!(red.primary.contents.len() < payload.len());
         }
     }
 
@@ -244,4 +247,94 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn redundancy_fills_what_is_missing_in_order_and_once(
+        sequence in prop_oneof![Just(65_500_u16), any::<u16>()],
+        timestamp in prop_oneof![Just(u32::MAX - 5_000), any::<u32>()],
+        repeats in 1_usize..5,
+        pauses in proptest::collection::vec(0_u16..20, 64..128),
+        dice in proptest::collection::vec(any::<u8>(), 64..256),
+    ) {
+        let sent = speak(sequence, timestamp, repeats, &pauses);
+        let arriving = network(&sent, &dice);
+        let mut audio = AudioForwarder::new(9, u32::MAX - 1_000);
+        let origin = Instant::now();
+        // Source number, outgoing number and time of each packet that went out, as it went.
+        let mut out: Vec<(u64, u64, u32)> = Vec::new();
+        let mut holds = BTreeSet::new();
+        for packet in &arriving {
+            let stamp = SourceStamp {
+                sequence: packet.sequence,
+                timestamp: packet.timestamp,
+                arrival: origin + packet.at,
+                captured: None,
+            };
+            let number = u64::from(packet.sequence.wrapping_sub(sequence));
+            let red = RedPacket::parse(&packet.payload).unwrap();
+            let began = !out.is_empty();
+            for block in red.redundant() {
+                let before = number - u64::from(block.packets_before);
+                prop_assert_eq!(block.contents, &before.to_be_bytes()[..], "another packet's");
+                let stamp = stamp.before(block.packets_before, u32::from(block.ticks_before));
+                if let Some(numbers) = audio.recover(&stamp) {
+                    prop_assert!(!numbers.switched);
+                    out.push((before, numbers.sequence, numbers.timestamp));
+                }
+                if began {
+                    holds.insert(before);
+                }
+            }
+            holds.insert(number);
+            if let Ok(numbers) = audio.forward(&stamp) {
+                out.push((number, numbers.sequence, numbers.timestamp));
+            }
+        }
+        let Some(first) = out.first().copied() else { return Ok(()) };
+        let mut sorted = out.clone();
+        sorted.sort_unstable();
+        for (source, sequence, time) in &sorted {
+            prop_assert_eq!(sequence - first.1, source - first.0, "a gap of our own");
+            let at = |number: u64| sent[number as usize].timestamp;
+            let ahead = at(*source).wrapping_sub(at(first.0));
+            prop_assert_eq!(time.wrapping_sub(first.2), ahead, "out of time");
+        }
+        sorted.dedup();
+        prop_assert_eq!(sorted.len(), out.len(), "a repeat");
+        let got: Vec<_> = sorted.iter().map(|(source, ..)| *source).collect();
+        let wanted: Vec<_> = holds.range(first.0..).copied().collect();
+        prop_assert_eq!(got, wanted, "what the redundancy holds, all of it and no more");
+    }
+}
+
+/// An audio source that repeats its last packets in each, and falls silent now and then.
+fn speak(sequence: u16, timestamp: u32, repeats: usize, pauses: &[u16]) -> Vec<Sent> {
+    let mut sent: Vec<Sent> = Vec::new();
+    let mut now = timestamp;
+    for (number, pause) in (0_u16..).zip(pauses) {
+        let contents = u64::from(number).to_be_bytes();
+        let mut headers = Vec::new();
+        let mut blocks = Vec::new();
+        for before in (1..=u16::try_from(repeats).unwrap().min(number)).rev() {
+            let ticks = now.wrapping_sub(sent[usize::from(number - before)].timestamp);
+            // Too long ago for the field: senders leave it out, and all that is older.
+            if ticks < 1 << 14 {
+                let word = (ticks << 10) as u32 | 8;
+                headers.extend_from_slice(&[0x80 | 111]);
+                headers.extend_from_slice(&word.to_be_bytes()[1..]);
+                blocks.extend_from_slice(&u64::from(number - before).to_be_bytes());
+            }
+        }
+        let payload = [&headers[..], &[111], &blocks, &contents].concat();
+        sent.push(Sent {
+            spatial: 0,
+            sequence: sequence.wrapping_add(number),
+            timestamp: now,
+            payload,
+            at: Duration::from_millis(u64::from(number) * 20),
+        });
+        let silence = if *pause == 0 { 9_600 } else { 0 };
+        now = now.wrapping_add(960 + silence);
+    }
+    sent
 }

@@ -7,7 +7,8 @@ mod sim_support;
 use std::time::Duration;
 
 use livekit_protocol as proto;
-use media_core::io::{AdminCall, AdminReply, CloseReason, Command};
+use media_core::io::{AdminCall, AdminReply, ClientParams, CloseReason, Command};
+use media_core::speakers;
 use proto::{signal_request, signal_response};
 use sim_support::media::read_vp8;
 use sim_support::world::{World, claims, client_params, room};
@@ -17,8 +18,12 @@ const SECONDS: fn(u64) -> Duration = Duration::from_secs;
 
 /// Two connected participants who both publish audio and video.
 fn call(seed: u64, rids: &[&'static str]) -> (World, usize, usize) {
+    call_as(seed, rids, client_params())
+}
+
+fn call_as(seed: u64, rids: &[&'static str], second: ClientParams) -> (World, usize, usize) {
     let mut world = World::new(seed);
-    let (ada, bob) = (world.join("ada"), world.join("bob"));
+    let (ada, bob) = (world.join("ada"), world.join_as(claims("bob"), second));
     for one in [ada, bob] {
         world.clients[one].publish("mic", MediaKind::Audio, &[]);
         world.clients[one].publish("cam", MediaKind::Video, rids);
@@ -82,6 +87,25 @@ fn a_newcomer_is_told_who_is_speaking() {
         w.clients[eve].signals.iter().any(|signal| {
             matches!(signal, signal_response::Message::SpeakersChanged(s)
                 if s.speakers.iter().any(|s| s.active && s.sid == ada))
+        })
+    });
+}
+
+#[test]
+fn who_mutes_falls_silent_at_the_next_window() {
+    let (mut world, ada, bob) = call(8, &[]);
+    world.run(SECONDS(3));
+    let mic = world.sid_of(ada, "mic");
+    world.clients[bob].signals.clear();
+    world.clients[ada].outgoing[0].sending = false;
+    let mute = proto::MuteTrackRequest { sid: mic, muted: true };
+    world.clients[ada].request(signal_request::Message::Mute(mute));
+    let ada = world.clients[ada].sid.clone();
+    // A voice that merely ceases is told after two windows.
+    world.until(speakers::WINDOW + Duration::from_millis(150), "silence is told", |w| {
+        w.clients[bob].signals.iter().any(|signal| {
+            matches!(signal, signal_response::Message::SpeakersChanged(s)
+                if s.speakers.iter().any(|s| !s.active && s.sid == ada))
         })
     });
 }
@@ -229,7 +253,9 @@ fn the_same_identity_takes_the_place_of_the_former() {
 
 #[test]
 fn sections_are_used_again() {
-    let (mut world, ada, bob) = call(7, &[]);
+    // Others keep some empty ones for lip sync.
+    let firefox = ClientParams { browser: "Firefox".to_owned(), ..client_params() };
+    let (mut world, ada, bob) = call_as(7, &[], firefox);
     for round in 0..5 {
         let cid = format!("screen{round}");
         world.clients[ada].publish(&cid, MediaKind::Video, &[]);

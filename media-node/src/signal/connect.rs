@@ -15,7 +15,7 @@ use livekit_contract::grants::{Claims, VideoGrant};
 use livekit_contract::token;
 use livekit_protocol::client_info::Sdk;
 use media_core::ids::RoomKey;
-use media_core::io::{ClientParams, Command, Join, RoomOptions};
+use media_core::io::{ClientParams, Command, Join, RoomOptions, RoomWish};
 use tokio::sync::mpsc;
 
 use super::session::Session;
@@ -107,7 +107,7 @@ pub(super) async fn rtc(node: Arc<Node>, request: Request) -> Response {
     let entered = if admitted.query.reconnect {
         node.enter_again(&admitted.room)
     } else {
-        node.enter(&admitted.room, options(&node.config.room, &admitted.claims))
+        node.enter(&admitted.room, options(node, &admitted.claims))
     };
     let shard = match entered {
         Ok(shard) => shard.clone(),
@@ -221,23 +221,11 @@ fn session(node: &Arc<Node>, shard: ShardHandle, admitted: Admitted) -> (Session
     (session, ShardCommand::Attach { connection, outgoing, command })
 }
 
-/// Settings that the first participant's token brings, over those of the configuration.
-fn options(defaults: &RoomOptions, claims: &Claims) -> RoomOptions {
-    let mut options = defaults.clone();
-    let Some(wanted) = &claims.room_config else {
-        return options;
-    };
-    if wanted.empty_timeout > 0 {
-        options.empty_timeout_seconds = wanted.empty_timeout;
-    }
-    if wanted.departure_timeout > 0 {
-        options.departure_timeout_seconds = wanted.departure_timeout;
-    }
-    if wanted.max_participants > 0 {
-        options.participants_max = wanted.max_participants;
-    }
-    options.metadata.clone_from(&wanted.metadata);
-    options
+/// What the first participant's token wants of the room, over the configuration.
+fn options(node: &Node, claims: &Claims) -> RoomOptions {
+    let configured = &node.config.room;
+    let wanted = claims.room_config.as_ref();
+    wanted.map_or_else(|| configured.clone(), |wanted| configured.wished(&RoomWish::from(wanted)))
 }
 
 fn client_params(query: &ConnectQuery) -> ClientParams {

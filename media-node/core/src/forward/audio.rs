@@ -28,6 +28,11 @@ impl AudioForwarder {
         self.munger.forward(SourceId(self.run), stamp)
     }
 
+    /// The numbers for a packet that did not come but is repeated in a later one, if it is missing.
+    pub fn recover(&mut self, stamp: &SourceStamp) -> Option<Numbers> {
+        self.munger.recover(SourceId(self.run), stamp)
+    }
+
     /// One packet that is not sent, such as one without payload.
     pub fn skip(&mut self, sequence: u16) {
         self.munger.skip(SourceId(self.run), sequence);

@@ -34,6 +34,18 @@ pub struct SourceStamp {
     pub captured: Option<Duration>,
 }
 
+impl SourceStamp {
+    /// Of a packet that was sent that much earlier and is repeated in this one.
+    #[must_use]
+    pub fn before(&self, packets: u16, ticks: u32) -> Self {
+        Self {
+            sequence: self.sequence.wrapping_sub(packets),
+            timestamp: self.timestamp.wrapping_sub(ticks),
+            ..*self
+        }
+    }
+}
+
 /// The numbers to send under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Numbers {
@@ -135,6 +147,22 @@ impl RtpMunger {
             Place::Seen => Err(Refused::Duplicate),
             Place::Newer(_) | Place::Late => self.place(number, stamp),
         }
+    }
+
+    /// The numbers for a packet that was found inside a later one. Only a packet of the current
+    /// source that is missing gets some, and only at a time that its place allows.
+    pub fn recover(&mut self, id: SourceId, stamp: &SourceStamp) -> Option<Numbers> {
+        let source = self.source.as_ref().filter(|source| source.id == id)?;
+        let last = self.last?;
+        let number = unwrap_number(source.seen.highest(), u64::from(stamp.sequence), 16);
+        let timestamp = stamp.timestamp.wrapping_add(source.timestamp_shift);
+        let extended = unwrap_number(last.timestamp, u64::from(timestamp), 32);
+        let fits = match source.seen.place(number) {
+            Place::Newer(ahead) => ahead <= RESTART_JUMP_PACKETS && extended > last.timestamp,
+            Place::Late => extended < last.timestamp,
+            Place::Seen | Place::TooOld => false,
+        };
+        if fits { self.place(number, stamp).ok() } else { None }
     }
 
     /// A packet of the current source that stays here on purpose: closes its gap where nothing
@@ -283,6 +311,24 @@ mod tests {
         assert_eq!(go(16), Ok(4));
         assert_eq!(go(14), Err(Refused::Duplicate));
         assert_eq!(munger.skip(LOW, 12), Some(2), "its number is taken, so a hole stays");
+    }
+
+    #[test]
+    fn only_what_is_missing_is_recovered_and_only_once() {
+        let start = Instant::now();
+        let mut munger = RtpMunger::new(48_000, 0, 0);
+        let at = |n: u16| stamp(start, n, u32::from(n) * 960, u64::from(n) * 20);
+        assert_eq!(munger.recover(LOW, &at(9)), None, "nothing to continue yet");
+        munger.forward(LOW, &at(10)).unwrap();
+        assert_eq!(munger.recover(LOW, &at(9)), None, "before the first");
+        assert_eq!(munger.recover(HIGH, &at(11)), None, "another source");
+        assert_eq!(munger.recover(LOW, &at(12)).unwrap().sequence, 2);
+        assert_eq!(munger.forward(LOW, &at(13)).unwrap().sequence, 3);
+        assert_eq!(munger.recover(LOW, &at(12)), None);
+        assert_eq!(munger.forward(LOW, &at(12)), Err(Refused::Duplicate), "it comes after all");
+        let later = SourceStamp { timestamp: 13 * 960, ..at(11) };
+        assert_eq!(munger.recover(LOW, &later), None, "not at the time of what came after it");
+        assert_eq!(munger.recover(LOW, &at(11)).unwrap().timestamp, 960);
     }
 
     #[test]

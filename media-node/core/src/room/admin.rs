@@ -15,22 +15,8 @@ use super::signal::{METADATA_BYTES_MAX, within_limits};
 use super::{Room, TrackSlot};
 use crate::context::Context;
 use crate::ids::ParticipantSlot;
-use crate::io::{AdminCall, AdminReply, RoomOptions};
+use crate::io::{AdminCall, AdminReply, RoomWish};
 use crate::transport::DataKind;
-
-/// The options with what a CreateRoom names of the timeouts.
-pub(crate) fn with_timeouts(
-    mut options: RoomOptions,
-    of: &proto::CreateRoomRequest,
-) -> RoomOptions {
-    if of.empty_timeout > 0 {
-        options.empty_timeout_seconds = of.empty_timeout;
-    }
-    if of.departure_timeout > 0 {
-        options.departure_timeout_seconds = of.departure_timeout;
-    }
-    options
-}
 
 fn refused(code: Code, text: &str) -> AdminReply {
     AdminReply::Refused(TwirpError::new(code, text))
@@ -107,12 +93,9 @@ impl Room {
         ctx: &mut Context<'_>,
         request: &proto::CreateRoomRequest,
     ) -> AdminReply {
-        self.options = with_timeouts(self.options.clone(), request);
-        if request.max_participants > 0 {
-            self.options.participants_max = request.max_participants;
-        }
-        if !request.metadata.is_empty() && request.metadata != self.options.metadata {
-            self.options.metadata.clone_from(&request.metadata);
+        let options = self.options.wished(&RoomWish::from(request));
+        let former = std::mem::replace(&mut self.options, options);
+        if former.metadata != self.options.metadata {
             self.tell_room(ctx);
         }
         self.arm(ctx);

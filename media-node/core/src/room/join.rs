@@ -14,6 +14,7 @@ use proto::{DisconnectReason, signal_response};
 
 use super::Room;
 use crate::bandwidth::Allocator;
+use crate::client::Client;
 use crate::config::{PARTICIPANTS_MAX, PROTOCOL_VERSION, SERVER_VERSION};
 use crate::context::Context;
 use crate::data_cache::ReliableCache;
@@ -48,7 +49,7 @@ pub(crate) fn leave(reason: DisconnectReason, action: Action) -> signal_response
 
 /// What may be published, video first: SDKs fall back to the first of a kind.
 pub(super) fn codecs() -> Vec<proto::Codec> {
-    ["video/VP8", "video/H264", "audio/opus"]
+    ["video/VP8", "video/H264", "audio/opus", "audio/red"]
         .into_iter()
         .map(|mime| proto::Codec { mime: mime.to_owned(), fmtp_line: String::new() })
         .collect()
@@ -69,7 +70,10 @@ impl Room {
         if self.participants.len() >= limit {
             return false;
         }
-        let transport = Transport::new(ctx.config, Side::Subscriber, ctx.now);
+        let client_is = Client(&client);
+        let redundancy = client_is.takes_redundancy();
+        let transport = Transport::new(ctx.config, Side::Subscriber, redundancy, ctx.now);
+        let subscriber = Subscriber::new(transport, &client_is, self.options.sync_streams);
         let grant = claims.video.clone().unwrap_or_default();
         let mut attributes = claims.attributes.clone();
         attributes.extend(client.attributes.iter().cloned());
@@ -91,7 +95,7 @@ impl Room {
             signal_lost_at: None,
             last_ping_at: None,
             publisher: None,
-            subscriber: Subscriber::new(transport),
+            subscriber,
             pending: Vec::new(),
             tracks: Vec::new(),
             choices: std::collections::HashMap::new(),
@@ -355,7 +359,7 @@ fn server_info(ctx: &Context<'_>) -> proto::ServerInfo {
 
 /// Says goodbye on a transport (DTLS close_notify), so that the client does not wait for ICE.
 fn hang_up(ctx: &mut Context<'_>, transport: &mut Transport) {
-    if transport.rtc.close().is_err() || transport.pass(ctx.now).is_err() {
+    if !transport.close(ctx.now) {
         return;
     }
     loop {

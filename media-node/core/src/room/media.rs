@@ -8,19 +8,19 @@ use std::time::{Duration, UNIX_EPOCH};
 use slotmap::SecondaryMap;
 use str0m::Rtc;
 use str0m::format::{Codec, PayloadParams};
-use str0m::media::{KeyframeRequestKind, Mid, Pt, SenderFeedback};
+use str0m::media::{KeyframeRequestKind, Mid, SenderFeedback};
 use str0m::rtp::{RtpPacket, Vp8Descriptor};
 
 use super::Room;
 use super::connection::Arrivals;
 use crate::context::Context;
-use crate::downlink::Arrival;
+use crate::downlink::{Arrival, Format};
 use crate::forward::rtp_munger::SourceStamp;
 use crate::forward::video::{PacketView, VideoCodec};
 use crate::ids::{ParticipantSlot, Side, TrackSlot, TransportRef};
 use crate::negotiation::Section;
 use crate::participant::{SOURCES_MAX, Source};
-use crate::track::{Kind, Track};
+use crate::track::{Audible, Kind, MalformedRed, Track};
 
 /// Longest audio packet that Opus makes (RFC 7587 §3.3).
 const AUDIO_PACKET_MAX: Duration = Duration::from_millis(120);
@@ -43,14 +43,21 @@ impl Room {
         let (Some(publisher), Some(track)) = (publisher, self.tracks.get_mut(slot)) else {
             return;
         };
-        // What is said while muted is not for others, however late the client stops sending.
-        let Some(sent) = track.audible(&packet.payload) else {
+        let pt = packet.header.payload_type;
+        let carries = |params: &&PayloadParams| params.pt() == pt || params.red() == Some(pt);
+        let mut all = publisher.transport.rtc.codec_config().params().iter();
+        let Some(params) = all.find(carries).copied() else {
             return;
         };
-        let pt = packet.header.payload_type;
-        let all = publisher.transport.rtc.codec_config().params();
-        let Some(params) = all.iter().find(|params| params.pt() == pt).copied() else {
-            return;
+        let primary = (params.pt() != pt).then(|| params.pt());
+        // What is said while muted is not for others, however late the client stops sending.
+        let Audible { payload: sent, red } = match track.audible(packet, primary) {
+            Ok(Some(audible)) => audible,
+            Ok(None) => return,
+            Err(MalformedRed) => {
+                ctx.stats.drops.red_malformed += 1;
+                return;
+            }
         };
         let Some(encoding) = track.encodings.get(encoding) else {
             return;
@@ -76,7 +83,7 @@ impl Room {
         // A capture time in the future would confuse the receiver's clock.
         let wallclock = local.unwrap_or(packet.timestamp).min(ctx.now);
         let bytes = payload.len();
-        let arrival = Arrival { packet, payload: sent, stamp, wallclock, view, vp8 };
+        let arrival = Arrival { packet, payload: sent, stamp, wallclock, view, vp8, red };
         let temporal = view.and_then(|view| view.vp8).and_then(|vp8| vp8.temporal);
         let appeared = track.layers.on_packet(ctx.now, spatial, temporal, bytes);
         if appeared.is_some() {
@@ -99,7 +106,9 @@ impl Room {
         let Some(Track { receivers, places, kind, .. }) = self.tracks.get_mut(slot) else {
             return;
         };
-        let pt = arrival.packet.header.payload_type;
+        // Silence in place of a RED packet is not RED.
+        let sent = if arrival.red.is_some() { params.red() } else { None };
+        let pt = sent.unwrap_or(params.pt());
         for receiver in receivers.iter().copied() {
             let Some(one) = self.participants.get_mut(receiver) else {
                 continue;
@@ -112,21 +121,26 @@ impl Room {
                 continue;
             }
             let mid = section.mid;
-            let find = || payload_type(&transport.rtc, mid, params);
-            let Some(ours) = section.downlink.payload_type(pt, find) else {
+            let redundant = section.redundant && pt != params.pt();
+            let find = || format(&transport.rtc, mid, params, redundant);
+            let Some(ours) = section.downlink.format(pt, find) else {
                 continue;
             };
-            let Some(write) = section.downlink.take(arrival, ours) else {
-                continue;
-            };
-            if section.downlink.write(&mut transport.rtc, mid, write) {
-                transport.turns.written(*kind);
-                ctx.stats.media_out += 1;
-                if !transport.dirty {
-                    transport.dirty = true;
-                    let side = Side::Subscriber;
-                    ctx.dirty.push(TransportRef { room: self.slot, participant: receiver, side });
+            let recovered = section.downlink.recover(arrival, ours);
+            ctx.stats.red_recovered += recovered.len() as u64;
+            let taken = section.downlink.take(arrival, ours);
+            let mut written = 0;
+            for write in recovered.into_iter().chain(taken) {
+                if section.downlink.write(&mut transport.rtc, mid, write) {
+                    transport.turns.written(*kind);
+                    written += 1;
                 }
+            }
+            ctx.stats.media_out += written;
+            if written > 0 && !transport.dirty {
+                transport.dirty = true;
+                let side = Side::Subscriber;
+                ctx.dirty.push(TransportRef { room: self.slot, participant: receiver, side });
             }
         }
     }
@@ -290,15 +304,16 @@ fn section_at<'a>(
     sections.get_mut(at)
 }
 
-/// The payload type under which a receiver takes what a publisher sends: the same format, or at
-/// least the same codec, among those that the receiver has accepted.
-fn payload_type(rtc: &Rtc, mid: Mid, params: PayloadParams) -> Option<Pt> {
+/// How a receiver takes what a publisher sends: the same format, or at least the same codec, among
+/// those that the receiver has accepted. RED goes out whole where it was accepted and names its
+/// blocks by the same number.
+fn format(rtc: &Rtc, mid: Mid, params: PayloadParams, redundant: bool) -> Option<Format> {
     let accepted = rtc.media(mid)?.remote_pts();
     let all = || rtc.codec_config().params().iter();
-    let same = rtc.codec_config().match_params(params).map(PayloadParams::pt);
-    same.filter(|pt| accepted.contains(pt)).or_else(|| {
-        all()
-            .find(|own| own.spec().codec == params.spec().codec && accepted.contains(&own.pt()))
-            .map(PayloadParams::pt)
-    })
+    let same = rtc.codec_config().match_params(params);
+    let own = same.filter(|own| accepted.contains(&own.pt())).or_else(|| {
+        all().find(|own| own.spec().codec == params.spec().codec && accepted.contains(&own.pt()))
+    })?;
+    let red = own.red().filter(|_| redundant && own.pt() == params.pt());
+    Some(Format { pt: red.unwrap_or(own.pt()), redundant: red.is_some() })
 }

@@ -7,10 +7,12 @@
 
 use livekit_protocol as proto;
 use proto::{TrackSource, TrackType, signal_response};
+use str0m::Rtc;
 use str0m::change::SdpOffer;
 use str0m::media::Mid;
 
 use super::Room;
+use super::quality::speaker_id;
 use crate::config::TRACKS_PER_PARTICIPANT_MAX;
 use crate::context::Context;
 use crate::forward::source_clock::PublisherClock;
@@ -21,6 +23,9 @@ use crate::participant::{PendingTrack, Publisher};
 use crate::sdp::{self, Section};
 use crate::track::{Kind, Track};
 use crate::transport::Transport;
+
+/// Longest name of a stream; an msid has 64 characters (RFC 8830 §2), the participant's id in it.
+const STREAM_BYTES_MAX: usize = 40;
 
 impl Room {
     pub(super) fn add_track(
@@ -73,14 +78,15 @@ impl Room {
             return;
         };
         let publisher = one.publisher.get_or_insert_with(|| Publisher {
-            transport: Transport::new(ctx.config, Side::Publisher, ctx.now),
+            transport: Transport::new(ctx.config, Side::Publisher, true, ctx.now),
             clock: PublisherClock::default(),
             sources: Vec::new(),
         });
         let Ok(parsed) = SdpOffer::from_sdp_string(&offer.sdp) else {
             return self.protocol_error(ctx, slot, "the offer is not SDP");
         };
-        let answer = match publisher.transport.rtc.sdp_api().accept_offer(parsed) {
+        let accept = |rtc: &mut Rtc| rtc.sdp_api().accept_offer(parsed);
+        let answer = match publisher.transport.negotiate(accept) {
             Ok(answer) => answer.to_sdp_string(),
             Err(error) => {
                 tracing::debug!(%error, "offer refused");
@@ -89,14 +95,35 @@ impl Room {
         };
         self.route(ctx, slot, Side::Publisher);
         self.touch(ctx, slot, Side::Publisher);
+        let sections = sdp::sections(&offer.sdp);
+        let plain = self.without_redundancy(slot, &sections);
         let answer = proto::SessionDescription {
             r#type: "answer".to_owned(),
-            sdp: answer,
+            sdp: sdp::without_redundancy(&answer, &plain),
             id: offer.id,
             ..Default::default()
         };
         self.tell(ctx, slot, signal_response::Message::Answer(answer));
-        self.match_sections(ctx, slot, &sdp::sections(&offer.sdp));
+        self.match_sections(ctx, slot, &sections);
+    }
+
+    /// The sections whose track was announced without RED.
+    fn without_redundancy(&self, slot: ParticipantSlot, sections: &[Section]) -> Vec<String> {
+        let Some(one) = self.participants.get(slot) else {
+            return Vec::new();
+        };
+        let refused = |section: &&Section| {
+            let pending = |at| one.pending.get(at).map(|pending: &PendingTrack| &pending.info);
+            let mut own = one.tracks.iter().filter_map(|track| self.tracks.get(*track));
+            let published = own.find(|track| track.info.mid == section.mid);
+            let info = announced_as(&one.pending, section)
+                .and_then(pending)
+                .or(published.map(|track| &track.info))
+                .or_else(|| announced(&one.pending, section).and_then(pending));
+            info.is_some_and(|info| info.disable_red)
+        };
+        let audio = sections.iter().filter(|section| section.redundant && !section.video);
+        audio.filter(refused).map(|section| section.mid.clone()).collect()
     }
 
     /// Publishes what is new in an offer, unpublishes what is no longer sent.
@@ -149,13 +176,7 @@ impl Room {
         if one.tracks.iter().any(taken) {
             return;
         }
-        let wanted = if section.video { TrackType::Video } else { TrackType::Audio };
-        let by_cid = one.pending.iter().position(|pending| {
-            Some(&pending.cid) == section.track_id.as_ref() && pending.info.r#type() == wanted
-        });
-        // Some SDKs announce one id and offer another: then the only kind is the only clue.
-        let found = by_cid.or_else(|| one.pending.iter().position(|p| p.info.r#type() == wanted));
-        let Some(at) = found else {
+        let Some(at) = announced(&one.pending, section) else {
             return;
         };
         let pending = one.pending.remove(at);
@@ -211,6 +232,9 @@ impl Room {
                 publisher.sources.retain(|source| source.track != track);
             }
         }
+        if removed.kind == Kind::Audio {
+            self.speakers.remove(speaker_id(slot));
+        }
         self.changed(slot);
         self.tell_others(ctx, slot);
         for receiver in removed.receivers {
@@ -241,12 +265,26 @@ impl Room {
         {
             pending.info.muted = muted;
         }
-        let own = self.tracks.values_mut().find(|t| t.owner == slot && t.info.sid == sid);
-        if let Some(track) = own.filter(|track| track.info.muted != muted) {
-            track.mute(muted);
-            self.changed(slot);
-            self.tell_others(ctx, slot);
+        let mut own = self.tracks.iter_mut().filter(|(_, track)| track.owner == slot);
+        let Some((track_slot, track)) = own.find(|(_, track)| track.info.sid == sid) else {
+            return;
+        };
+        if track.info.muted == muted {
+            return;
         }
+        track.mute(muted);
+        if track.kind == Kind::Audio && muted {
+            self.speakers.remove(speaker_id(slot));
+        }
+        let resumed = if muted { Vec::new() } else { track.receivers.clone() };
+        for receiver in resumed {
+            let one = self.participants.get_mut(receiver);
+            if let Some(section) = one.and_then(|one| one.subscriber.section_of(track_slot)) {
+                section.downlink.resume();
+            }
+        }
+        self.changed(slot);
+        self.tell_others(ctx, slot);
     }
 
     pub(super) fn update_own_track(
@@ -280,6 +318,42 @@ impl Room {
     }
 }
 
+fn kind_of(section: &Section) -> TrackType {
+    if section.video { TrackType::Video } else { TrackType::Audio }
+}
+
+/// The track that was announced under the id a section names.
+fn announced_as(pending: &[PendingTrack], section: &Section) -> Option<usize> {
+    let kind = kind_of(section);
+    pending.iter().position(|pending| {
+        Some(&pending.cid) == section.track_id.as_ref() && pending.info.r#type() == kind
+    })
+}
+
+/// Which of the announced tracks a section is. Some SDKs announce one id and offer another: then
+/// the only kind is the only clue.
+fn announced(pending: &[PendingTrack], section: &Section) -> Option<usize> {
+    let same = |pending: &PendingTrack| pending.info.r#type() == kind_of(section);
+    announced_as(pending, section).or_else(|| pending.iter().position(same))
+}
+
+/// What the track is captured together with. A name of the client's own goes into descriptions
+/// for others, so it must be a token and not look like a track id.
+fn stream(request: &proto::AddTrackRequest) -> String {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let own = &request.stream;
+    let short = (1..=STREAM_BYTES_MAX).contains(&own.len());
+    if short && own.bytes().all(token) && !own.starts_with("TR") {
+        return own.clone();
+    }
+    let named = match request.source() {
+        TrackSource::Camera | TrackSource::Microphone => "camera",
+        TrackSource::ScreenShare | TrackSource::ScreenShareAudio => "screen",
+        TrackSource::Unknown => "",
+    };
+    named.to_owned()
+}
+
 /// What a request announces, with an id of ours.
 fn track_info(ctx: &mut Context<'_>, request: proto::AddTrackRequest) -> proto::TrackInfo {
     let prefix = match (request.source(), request.r#type()) {
@@ -298,6 +372,7 @@ fn track_info(ctx: &mut Context<'_>, request: proto::AddTrackRequest) -> proto::
         (false, _) => "audio/opus",
     };
     let layers: Vec<_> = request.layers.iter().take(SPATIAL_LAYERS).cloned().collect();
+    let stream = stream(&request);
     proto::TrackInfo {
         sid: ctx.random.id(prefix),
         r#type: request.r#type,
@@ -316,9 +391,10 @@ fn track_info(ctx: &mut Context<'_>, request: proto::AddTrackRequest) -> proto::
             ..Default::default()
         }],
         stereo: request.stereo,
-        disable_red: true,
+        // An encrypted payload has no blocks that could be taken apart.
+        disable_red: video || request.disable_red || request.encryption != 0,
         encryption: request.encryption,
-        stream: request.stream,
+        stream,
         audio_features: request.audio_features,
         ..Default::default()
     }

@@ -10,7 +10,7 @@ use super::Room;
 use super::signal::REMEMBERED_MAX;
 use crate::context::Context;
 use crate::ids::{ParticipantSlot, Side, TrackSlot};
-use crate::negotiation::{NegotiationError, Wanted};
+use crate::negotiation::{Identity, NegotiationError, Wanted};
 
 impl Room {
     /// Makes a participant's sections what they should be, and offers the difference.
@@ -58,10 +58,12 @@ impl Room {
             return false;
         }
         if should {
-            let track_id = track.info.sid.clone();
-            let stream_id = format!("{}|{track_id}", owner_sid.unwrap_or_default());
-            let kind = track.kind;
-            one.subscriber.want(Wanted { track: track_slot, kind, stream_id, track_id });
+            let identity = Identity {
+                participant_sid: owner_sid.unwrap_or_default(),
+                track_sid: track.info.sid.clone(),
+                stream: track.info.stream.clone(),
+            };
+            one.subscriber.want(Wanted { track: track_slot, kind: track.kind, identity });
             track.receivers.push(slot);
         } else {
             one.subscriber.release(track_slot);

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use livekit_protocol as proto;
 use media_core::ids::ConnectionId;
 use proto::{signal_request, signal_response};
-use str0m::bwe::Bitrate;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, ChannelId, Reliability};
 use str0m::media::{Direction, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
@@ -15,7 +14,8 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::{Extension, ExtensionMap, ExtensionValues, RtpWrite};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
-use super::media::Vp8Source;
+use super::hostile::{self, Noise};
+use super::media::{Redundancy, VideoCodec, VideoSource};
 use super::network::Packet;
 
 /// One packet as a receiver saw it.
@@ -25,7 +25,18 @@ pub struct Seen {
     pub sequence: u64,
     pub timestamp: u32,
     pub marker: bool,
+    pub payload_type: u8,
     pub payload: Vec<u8>,
+}
+
+/// What a client's WebRTC can do beyond Opus and VP8.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Abilities {
+    /// RED for Opus.
+    pub redundancy: bool,
+    pub video: VideoCodec,
+    /// Its crypto can be told to seal noise.
+    pub hostile: bool,
 }
 
 /// A track being published.
@@ -35,7 +46,8 @@ pub struct Outgoing {
     pub rids: Vec<&'static str>,
     pub sid: Option<String>,
     pub mid: Option<Mid>,
-    pub sources: Vec<Vp8Source>,
+    pub sources: Vec<VideoSource>,
+    pub redundancy: Redundancy,
     pub audio_sequence: u64,
     pub audio_timestamp: u32,
     pub level: i8,
@@ -68,31 +80,51 @@ pub struct Client {
     pub keyframe_requests: u64,
     pub answers: bool,
     last_now: Instant,
+    abilities: Abilities,
+    /// Goes out as the next audio packet in its place, as RED where that was agreed.
+    pub garbage: Option<Vec<u8>>,
+    /// What it seals instead of what it should.
+    pub noise: Option<Noise>,
 }
 
-fn rtc(now: Instant, at: SocketAddr, bwe: bool) -> Rtc {
-    let mut builder = Rtc::builder().set_rtp_mode(true).clear_codecs();
-    if bwe {
-        builder = builder.enable_bwe(Some(Bitrate::mbps(3)));
-    }
+/// Payload types, as browsers offer them.
+const OPUS: u8 = 111;
+const RED: u8 = 63;
+const VP8: u8 = 96;
+const H264: u8 = 108;
+
+fn rtc(now: Instant, at: SocketAddr, abilities: Abilities) -> Rtc {
     let mut map = ExtensionMap::standard();
     map.set(3, Extension::TransportSequenceNumber);
-    let mut rtc =
-        builder.enable_opus(true, false).enable_vp8(true).set_extension_map(map).build(now);
+    let mut builder = Rtc::builder()
+        .set_rtp_mode(true)
+        .clear_codecs()
+        .enable_opus(true, abilities.redundancy)
+        .set_extension_map(map);
+    match abilities.video {
+        VideoCodec::Vp8 => builder = builder.enable_vp8(true),
+        VideoCodec::H264 => {
+            builder.codec_config().add_h264(H264.into(), Some(109.into()), true, 0x42_e01f);
+        }
+    }
+    if abilities.hostile {
+        builder = builder.set_crypto_provider(hostile::provider());
+    }
+    let mut rtc = builder.build(now);
     rtc.add_local_candidate(Candidate::host(at, Protocol::Udp).unwrap());
     rtc
 }
 
 impl Client {
-    pub fn new(now: Instant, identity: &str, number: u8) -> Self {
+    pub fn new(now: Instant, identity: &str, number: u8, abilities: Abilities) -> Self {
         let publisher_at = SocketAddr::from(([198, 18, 1, number], 5_000));
         let subscriber_at = SocketAddr::from(([198, 18, 1, number], 5_001));
         Self {
             identity: identity.to_owned(),
             connection: ConnectionId(u64::from(number)),
             sid: String::new(),
-            publisher: rtc(now, publisher_at, false),
-            subscriber: rtc(now, subscriber_at, false),
+            publisher: rtc(now, publisher_at, abilities),
+            subscriber: rtc(now, subscriber_at, abilities),
             publisher_at,
             subscriber_at,
             pending: None,
@@ -110,6 +142,9 @@ impl Client {
             keyframe_requests: 0,
             answers: true,
             last_now: now,
+            abilities,
+            garbage: None,
+            noise: None,
         }
     }
 
@@ -125,11 +160,24 @@ impl Client {
         [self.publisher_at, self.subscriber_at]
     }
 
-    /// Announces a track; it is offered when the server has published it.
+    /// Announces a camera or a microphone; it is offered when the server has published it.
     pub fn publish(&mut self, cid: &str, kind: MediaKind, rids: &[&'static str]) {
+        let source = match kind {
+            MediaKind::Video => proto::TrackSource::Camera,
+            MediaKind::Audio => proto::TrackSource::Microphone,
+        };
+        self.publish_with(cid, kind, rids, |request| request.source = source as i32);
+    }
+
+    /// The same with whatever else the announcement shall say.
+    pub fn publish_with(
+        &mut self,
+        cid: &str,
+        kind: MediaKind,
+        rids: &[&'static str],
+        change: impl FnOnce(&mut proto::AddTrackRequest),
+    ) {
         let video = kind == MediaKind::Video;
-        let source =
-            if video { proto::TrackSource::Camera } else { proto::TrackSource::Microphone };
         let sizes = [(320, 180), (640, 360), (1_280, 720)];
         let layers = rids.iter().enumerate().map(|(at, rid)| proto::VideoLayer {
             quality: at as i32,
@@ -138,13 +186,14 @@ impl Client {
             rid: (*rid).to_owned(),
             ..Default::default()
         });
-        self.request(signal_request::Message::AddTrack(proto::AddTrackRequest {
+        let mut request = proto::AddTrackRequest {
             cid: cid.to_owned(),
             r#type: if video { proto::TrackType::Video } else { proto::TrackType::Audio } as i32,
-            source: source as i32,
             layers: layers.collect(),
             ..Default::default()
-        }));
+        };
+        change(&mut request);
+        self.request(signal_request::Message::AddTrack(request));
         let count = rids.len().max(1) as u8;
         self.outgoing.push(Outgoing {
             cid: cid.to_owned(),
@@ -152,7 +201,10 @@ impl Client {
             rids: rids.to_vec(),
             sid: None,
             mid: None,
-            sources: if video { (0..count).map(Vp8Source::new).collect() } else { Vec::new() },
+            sources: (0..if video { count } else { 0 })
+                .map(|layer| VideoSource::new(self.abilities.video, layer))
+                .collect(),
+            redundancy: Redundancy::default(),
             audio_sequence: 60_000,
             audio_timestamp: 1_000,
             level: -20,
@@ -256,14 +308,14 @@ impl Client {
                     ..Default::default()
                 }));
             }
-            Response::TrackPublished(published) => {
+            Response::TrackPublished(published) if self.answers => {
                 let track = self.outgoing.iter_mut().find(|track| track.cid == published.cid);
                 if let Some(track) = track {
                     track.sid = published.track.as_ref().map(|info| info.sid.clone());
                 }
                 self.negotiate(false);
             }
-            Response::Answer(answer) => {
+            Response::Answer(answer) if self.answers => {
                 if let Some(pending) = self.pending.take() {
                     let answer = SdpAnswer::from_sdp_string(&answer.sdp).unwrap();
                     self.publisher.sdp_api().accept_answer(pending, answer).unwrap();
@@ -293,8 +345,9 @@ impl Client {
             } else if let Some(value) = line.strip_prefix("a=mid:") {
                 mid = value.to_owned();
             } else if let Some(value) = line.strip_prefix("a=msid:") {
-                let stream = value.split(' ').next().unwrap();
-                identity = stream.split('|').nth(1).unwrap_or(stream).to_owned();
+                let (stream, track) = value.split_once(' ').unwrap();
+                let named = stream.split('|').nth(1).filter(|name| name.starts_with("TR"));
+                identity = named.unwrap_or(track).to_owned();
             }
         }
         flush(&mut mid, &mut identity);
@@ -329,13 +382,19 @@ impl Client {
             };
             let mut payload = vec![0x78; 60];
             payload[..8].copy_from_slice(&track.audio_sequence.to_be_bytes());
+            let mut payload_type = OPUS;
+            if self.abilities.redundancy {
+                payload_type = RED;
+                payload = track.redundancy.pack(OPUS, track.audio_timestamp, &payload);
+            }
+            payload = self.garbage.take().unwrap_or(payload);
             let ext = ExtensionValues {
                 audio_level: Some(track.level),
                 voice_activity: Some(true),
                 ..Default::default()
             };
             let write = RtpWrite::new(
-                111.into(),
+                payload_type.into(),
                 track.audio_sequence.into(),
                 track.audio_timestamp,
                 now,
@@ -363,7 +422,13 @@ impl Client {
                     stream.set_rtx_cache(1_024, Duration::from_secs(3), None);
                 }
                 for (sequence, timestamp, marker, payload) in source.frame() {
-                    let write = RtpWrite::new(96.into(), sequence.into(), timestamp, now, payload);
+                    let payload_type = match source.codec {
+                        VideoCodec::Vp8 => VP8,
+                        VideoCodec::H264 => H264,
+                    };
+                    let sequence = sequence.into();
+                    let write =
+                        RtpWrite::new(payload_type.into(), sequence, timestamp, now, payload);
                     stream.write_rtp(write.marker(marker).nackable(true));
                 }
             }
@@ -385,6 +450,7 @@ impl Client {
     /// Lets time pass, collects what is to be sent, and returns the next deadline.
     pub fn drive(&mut self, now: Instant, out: &mut Vec<Packet>) -> Instant {
         self.last_now = now;
+        hostile::set(self.noise);
         let mut next = now + Duration::from_secs(60);
         for publishing in [true, false] {
             let rtc = if publishing { &mut self.publisher } else { &mut self.subscriber };
@@ -406,6 +472,7 @@ impl Client {
                 }
             }
         }
+        hostile::set(None);
         next
     }
 
@@ -445,6 +512,7 @@ impl Client {
                     sequence: *packet.seq_no,
                     timestamp: packet.header.timestamp,
                     marker: packet.header.marker,
+                    payload_type: *packet.header.payload_type,
                     payload: packet.payload.to_vec(),
                 });
             }
@@ -459,6 +527,16 @@ impl Client {
         let mut api = self.subscriber.direct_api();
         let stream = api.stream_rx_by_mid(mid, None).unwrap();
         stream.request_keyframe(str0m::media::KeyframeRequestKind::Pli);
+    }
+
+    /// The newest description the server sent: an offer or an answer.
+    pub fn described(&self, offer: bool) -> String {
+        let newest = self.signals.iter().rev().find_map(|signal| match signal {
+            signal_response::Message::Offer(one) if offer => Some(one.sdp.clone()),
+            signal_response::Message::Answer(one) if !offer => Some(one.sdp.clone()),
+            _ => None,
+        });
+        newest.unwrap()
     }
 
     pub fn sections(&self) -> usize {

@@ -11,6 +11,7 @@
 )]
 
 pub mod client;
+pub mod hostile;
 pub mod media;
 pub mod network;
 pub mod world;

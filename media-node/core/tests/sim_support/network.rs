@@ -1,7 +1,7 @@
 //! The network: packets in flight, with delay, jitter, loss and a bottleneck, from one seed.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,30 @@ pub struct Packet {
     pub contents: Vec<u8>,
 }
 
+/// What one packet looked like from outside, and what became of it. The contents are left out, and
+/// the length of DTLS records: keys, signatures and the bytes they encrypt differ from run to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traced {
+    pub sent: Duration,
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
+    /// First byte: STUN, DTLS or SRTP, and there the payload type or the RTCP kind.
+    pub kind: (u8, u8),
+    pub bytes: usize,
+    /// Nothing when it was lost.
+    pub arrives: Option<Duration>,
+}
+
+impl Packet {
+    /// Addresses, and the first bytes of SRTP: flags, payload type, SSRC, sequence number.
+    fn readable(&self) -> (SocketAddr, SocketAddr, u8, u8, &[u8], &[u8]) {
+        let bytes = &self.contents;
+        let rtp = (128..192).contains(&bytes[0]) && !(192..224).contains(&bytes[1]);
+        let of = |from: usize, to| if rtp { &bytes[from..to] } else { &[][..] };
+        (self.source, self.destination, bytes[0], bytes[1], of(8, 12), of(2, 4))
+    }
+}
+
 /// See the module's description.
 pub struct Network {
     flight: BinaryHeap<Reverse<(Instant, u64, Packet)>>,
@@ -42,21 +66,37 @@ pub struct Network {
     random: u64,
     /// Applied to media once set; ICE and DTLS at the start are let through undisturbed.
     pub conditions: Conditions,
-    busy_until: std::collections::BTreeMap<SocketAddr, Instant>,
+    /// Bits per second of what goes to one address, before those of the conditions.
+    pub downlinks: BTreeMap<SocketAddr, u64>,
+    /// Loss of what comes from one address, before that of the conditions.
+    pub losses_from: BTreeMap<SocketAddr, f64>,
+    busy_until: BTreeMap<SocketAddr, Instant>,
     pub lost: u64,
     pub cut: Vec<SocketAddr>,
+    /// Whatever comes from these addresses is kept in `captured`.
+    pub capture_from: Vec<SocketAddr>,
+    pub captured: Vec<Packet>,
+    /// Every packet since it was asked for.
+    pub trace: Option<Vec<Traced>>,
+    start: Instant,
 }
 
 impl Network {
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, start: Instant) -> Self {
         Self {
             flight: BinaryHeap::new(),
             number: 0,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             conditions: Conditions::default(),
-            busy_until: std::collections::BTreeMap::new(),
+            downlinks: BTreeMap::new(),
+            losses_from: BTreeMap::new(),
+            busy_until: BTreeMap::new(),
             lost: 0,
             cut: Vec::new(),
+            capture_from: Vec::new(),
+            captured: Vec::new(),
+            trace: None,
+            start,
         }
     }
 
@@ -67,29 +107,64 @@ impl Network {
         (self.random >> 11) as f64 / (1u64 << 53) as f64
     }
 
+    /// Sends what one moment brought. str0m keeps streams in hash maps and asks them in an order
+    /// that no seed determines, so packets of a moment go by what is readable of them: kind, source
+    /// of RTP and its number.
+    pub fn send_all(&mut self, now: Instant, packets: &mut Vec<Packet>) {
+        packets.sort_by(|one, other| one.readable().cmp(&other.readable()));
+        for packet in packets.drain(..) {
+            self.send(now, packet);
+        }
+    }
+
     pub fn send(&mut self, now: Instant, packet: Packet) {
+        if self.capture_from.contains(&packet.source) {
+            self.captured.push(packet.clone());
+        }
+        let arrives = self.fate(now, &packet);
+        if let Some(trace) = &mut self.trace {
+            let since = |at: Instant| at - self.start;
+            let first = packet.contents[0];
+            // The second byte of STUN and of SRTP is not secret.
+            let dtls = (20..64).contains(&first);
+            let kind = (first, if dtls { 0 } else { packet.contents[1] });
+            let bytes = if dtls { 0 } else { packet.contents.len() };
+            let (source, destination) = (packet.source, packet.destination);
+            let (sent, arrives) = (since(now), arrives.map(since));
+            trace.push(Traced { sent, source, destination, kind, bytes, arrives });
+        }
+        match arrives {
+            Some(at) => {
+                self.number += 1;
+                self.flight.push(Reverse((at, self.number, packet)));
+            }
+            None => self.lost += 1,
+        }
+    }
+
+    /// When the packet arrives, if it does.
+    fn fate(&mut self, now: Instant, packet: &Packet) -> Option<Instant> {
         let draw = self.uniform();
         let jitter = self.conditions.jitter.mul_f64(self.uniform());
         let cut = self.cut.contains(&packet.source) || self.cut.contains(&packet.destination);
-        if cut || draw < self.conditions.loss {
-            self.lost += 1;
-            return;
+        let own = self.losses_from.get(&packet.source).copied();
+        if cut || draw < own.unwrap_or(self.conditions.loss) {
+            return None;
         }
         let mut leaves = now;
-        if self.conditions.bits_per_second > 0 {
+        let own = self.downlinks.get(&packet.destination).copied();
+        let bits_per_second = own.unwrap_or(self.conditions.bits_per_second);
+        if bits_per_second > 0 {
             let bits = packet.contents.len() as f64 * 8.0;
-            let takes = Duration::from_secs_f64(bits / self.conditions.bits_per_second as f64);
+            let takes = Duration::from_secs_f64(bits / bits_per_second as f64);
             let busy = self.busy_until.entry(packet.destination).or_insert(now);
             leaves = (*busy).max(now) + takes;
             if leaves > now + Duration::from_millis(300) {
-                self.lost += 1;
-                return;
+                return None;
             }
             *busy = leaves;
         }
-        self.number += 1;
-        let at = leaves + self.conditions.delay + jitter;
-        self.flight.push(Reverse((at, self.number, packet)));
+        Some(leaves + self.conditions.delay + jitter)
     }
 
     pub fn next(&self) -> Option<Instant> {

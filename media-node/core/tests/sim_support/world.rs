@@ -14,7 +14,7 @@ use media_core::io::{
 use media_core::{Certificate, MediaAddress, RtxCache, Shard, ShardConfig, TokenMinter};
 use proto::signal_response::Message as Response;
 
-use super::client::Client;
+use super::client::{Abilities, Client};
 use super::network::{Network, Packet};
 
 /// Where the shard is.
@@ -63,7 +63,10 @@ pub fn client_params() -> ClientParams {
 }
 
 impl World {
+    /// The seed is also str0m's, which draws ids and probing from `fastrand`; a world must
+    /// therefore stay on the thread that made it.
     pub fn new(seed: u64) -> Self {
+        fastrand::seed(seed);
         let now = Instant::now();
         let address = SocketAddr::from(SERVER);
         let config = ShardConfig {
@@ -81,7 +84,7 @@ impl World {
             now,
             start: now,
             shard: Shard::new(config, seed),
-            network: Network::new(seed),
+            network: Network::new(seed, now),
             clients: Vec::new(),
             events: Vec::new(),
             closes: Vec::new(),
@@ -89,7 +92,8 @@ impl World {
             shard_deadline: now,
             client_deadlines: Vec::new(),
             next_audio: now,
-            next_video: now,
+            // Never with audio, so that nothing depends on which of them is sent first.
+            next_video: now + Duration::from_millis(5),
             next_ping: now,
         }
     }
@@ -100,8 +104,17 @@ impl World {
     }
 
     pub fn join_as(&mut self, claims: Claims, client: ClientParams) -> usize {
+        self.join_able(claims, client, Abilities::default())
+    }
+
+    pub fn join_able(
+        &mut self,
+        claims: Claims,
+        client: ClientParams,
+        abilities: Abilities,
+    ) -> usize {
         let number = self.clients.len() as u8 + 1;
-        let joining = Client::new(self.now, &claims.identity, number);
+        let joining = Client::new(self.now, &claims.identity, number, abilities);
         let connection = joining.connection;
         self.clients.push(joining);
         self.client_deadlines.push(self.now);
@@ -121,12 +134,13 @@ impl World {
     }
 
     fn drain(&mut self) {
+        let mut packets = Vec::new();
         loop {
             match self.shard.poll() {
                 Output::Transmit(packet) => {
                     let (source, destination) = (packet.source, packet.destination);
                     let contents = packet.contents;
-                    self.network.send(self.now, Packet { source, destination, contents });
+                    packets.push(Packet { source, destination, contents });
                 }
                 Output::Signal { connection, response } => {
                     let to = self.clients.iter_mut().find(|c| c.connection == connection);
@@ -145,6 +159,7 @@ impl World {
                 Output::Event(event) => self.events.push(event),
                 Output::Timeout(at) => {
                     self.shard_deadline = at;
+                    self.network.send_all(self.now, &mut packets);
                     return;
                 }
             }
@@ -177,11 +192,11 @@ impl World {
         }
         self.now = next.max(self.now + Duration::from_micros(100));
         if self.now >= self.next_audio {
-            self.next_audio = self.now + Duration::from_millis(20);
+            self.next_audio += Duration::from_millis(20);
             self.clients.iter_mut().for_each(|client| client.speak(self.now));
         }
         if self.now >= self.next_video {
-            self.next_video = self.now + Duration::from_micros(33_333);
+            self.next_video += Duration::from_micros(33_333);
             self.clients.iter_mut().for_each(|client| client.film(self.now));
         }
         if self.now >= self.next_ping {
@@ -206,9 +221,7 @@ impl World {
                 // str0m wants to be drained after each packet.
                 let mut out = Vec::new();
                 client.drive(self.now, &mut out);
-                for packet in out {
-                    self.network.send(self.now, packet);
-                }
+                self.network.send_all(self.now, &mut out);
             }
         }
         if self.now >= self.shard_deadline {
@@ -233,9 +246,7 @@ impl World {
             let mut out = Vec::new();
             let client = &mut self.clients[index];
             self.client_deadlines[index] = client.drive(self.now, &mut out);
-            for packet in out {
-                self.network.send(self.now, packet);
-            }
+            self.network.send_all(self.now, &mut out);
         }
     }
 

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -35,38 +36,79 @@ fn free_port(kind: &str) -> u16 {
     }
 }
 
-/// Builds the media node, unless the test command has done so, and starts it.
-fn serve() -> Server {
+/// The binary; built, unless the test command has done so.
+fn media_node() -> Command {
     let target = std::env::current_exe().unwrap();
     let binary = target.parent().unwrap().parent().unwrap().join("media-node");
     if !binary.exists() {
         let built = Command::new(env!("CARGO")).args(["build", "-p", "media-node"]).status();
         assert!(built.unwrap().success(), "media-node does not build");
     }
-    let mut process = Command::new(binary)
-        .args(["--dev", "--media-addresses", "127.0.0.1"])
-        .args(["--signal-address", &format!("127.0.0.1:{}", free_port("tcp"))])
-        .args(["--admin-address", &format!("127.0.0.1:{}", free_port("tcp"))])
-        .args(["--udp-port-first", &free_port("udp").to_string()])
-        .args(["--tcp-port", "off"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let (mut url, mut key, mut secret) = (None, None, None);
-    for line in lines {
-        let value = |name: &str| line.strip_prefix(name).map(|rest| rest.trim().to_owned());
-        url = url.or(value("url:"));
-        key = key.or(value("key:"));
-        secret = secret.or(value("secret:"));
-        if secret.is_some() {
-            break;
-        }
+    let mut command = Command::new(binary);
+    command.args(["--dev", "--media-addresses", "127.0.0.1", "--tcp-port", "off"]);
+    command.stdout(Stdio::piped());
+    command
+}
+
+/// Where a media node listens, and by which keys; one after another may take the place.
+struct Place {
+    signal: u16,
+    admin: u16,
+    udp: u16,
+    keys: PathBuf,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _already_gone = std::fs::remove_file(&self.keys);
     }
-    Server { process, url: url.unwrap(), key: key.unwrap(), secret: secret.unwrap() }
+}
+
+/// A key for all media nodes of a place.
+const KEY: (&str, &str) = ("APIplace", "0123456789abcdef0123456789abcdef");
+
+impl Place {
+    fn new() -> Self {
+        let [signal, admin] = [free_port("tcp"), free_port("tcp")];
+        let keys = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("keys-{signal}.yaml"));
+        std::fs::write(&keys, format!("{}: {}\n", KEY.0, KEY.1)).unwrap();
+        Self { signal, admin, udp: free_port("udp"), keys }
+    }
+
+    fn serve(&self) -> Server {
+        let mut process = media_node()
+            .args(["--signal-address", &format!("127.0.0.1:{}", self.signal)])
+            .args(["--admin-address", &format!("127.0.0.1:{}", self.admin)])
+            .args(["--udp-port-first", &self.udp.to_string()])
+            .args(["--shards", "1", "--keys-file"])
+            .arg(&self.keys)
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let line =
+            lines.take(1).find_map(|line| Some(line.strip_prefix("url:")?.trim().to_owned()));
+        Server { process, url: line.unwrap(), key: KEY.0.to_owned(), secret: KEY.1.to_owned() }
+    }
+}
+
+fn serve() -> Server {
+    Place::new().serve()
 }
 
 impl Server {
+    /// Tells it to stop and waits until it has.
+    async fn stop(mut self) {
+        let id = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        let mut status = None;
+        until("the media node ends", || {
+            status = self.process.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        assert_eq!(status.and_then(|status| status.code()), Some(0));
+    }
+
     async fn join(&self, identity: &str) -> Participant {
         let token = token(&self.key, &self.secret, "room", identity).unwrap();
         Participant::connect(&self.url, &token, Options::default()).await.unwrap()
@@ -150,4 +192,37 @@ async fn two_participants_meet_talk_and_survive_a_lost_websocket() {
     }
     alice.disconnect().await;
     bob.disconnect().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_sends_everyone_on_to_the_next_media_node() {
+    let place = Place::new();
+    let first = place.serve();
+    let mut alice = first.join("alice").await;
+    let mut bob = first.join("bob").await;
+    alice.publish_audio().await.unwrap();
+    let heard = |bob: &Participant| bob.received().values().any(|track| track.packets > 50);
+    until("bob hears alice", || heard(&bob)).await;
+
+    first.stop().await;
+    let second = place.serve();
+    bob.reset_received();
+    for one in [&mut alice, &mut bob] {
+        event(one, "sent on, not away", |event| {
+            matches!(event, ParticipantEvent::Rejoining { reason }
+                if reason == "leave: ServerShutdown, Reconnect")
+        })
+        .await;
+        event(one, "back", |event| matches!(event, ParticipantEvent::Rejoined { .. })).await;
+    }
+    until("bob hears alice again", || heard(&bob)).await;
+    for (one, name) in [(&mut alice, "alice"), (&mut bob, "bob")] {
+        let events = one.events();
+        let gone = events.iter().find(|event| matches!(event, ParticipantEvent::Ended { .. }));
+        assert_eq!(gone, None, "{name} was thrown out");
+        assert_eq!(one.totals().rejoins, 1, "{name} came back once");
+    }
+    alice.disconnect().await;
+    bob.disconnect().await;
+    second.stop().await;
 }

@@ -36,8 +36,9 @@ pub fn page_directory(configured: Option<PathBuf>) -> Option<PathBuf> {
     configured.filter(|directory| directory.join("index.html").is_file())
 }
 
-/// What the dev server says about itself at the start.
-pub fn greeting(signal: SocketAddr, secret: &str, with_page: bool) -> String {
+/// What the dev server says about itself at the start. A secret that somebody else chose is not
+/// shown.
+pub fn greeting(signal: SocketAddr, secret: Option<&str>, with_page: bool) -> String {
     let host = match signal.ip() {
         ip if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
         ip => ip,
@@ -48,7 +49,11 @@ pub fn greeting(signal: SocketAddr, secret: &str, with_page: bool) -> String {
     } else {
         format!("http://{at}/dev/token?room=demo&identity=you (the meeting page is not built)")
     };
-    format!("url:    ws://{at}\nkey:    {KEY}\nsecret: {secret}\njoin:   {link}\n")
+    let keys = match secret {
+        Some(secret) => format!("key:    {KEY}\nsecret: {secret}\n"),
+        None => "key:    those of keys_file\n".to_owned(),
+    };
+    format!("url:    ws://{at}\n{keys}join:   {link}\n")
 }
 
 #[derive(Deserialize)]
@@ -119,8 +124,9 @@ mod tests {
 
     #[test]
     fn the_greeting_names_an_address_a_browser_can_open() {
-        let text = greeting("0.0.0.0:7880".parse().unwrap(), &secret(), true);
+        let text = greeting("0.0.0.0:7880".parse().unwrap(), Some("s3cret"), true);
         assert!(text.contains("ws://127.0.0.1:7880\n"), "{text}");
+        assert!(text.contains("\nkey:    devkey\nsecret: s3cret\n"), "{text}");
         assert!(text.contains("join:   http://127.0.0.1:7880/?room=demo"), "{text}");
         assert_eq!(secret().len(), 64);
         assert_ne!(secret(), secret());

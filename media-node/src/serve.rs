@@ -42,7 +42,7 @@ pub struct Started {
     pub media: Vec<SocketAddr>,
     /// Advertised addresses for media over TCP.
     pub media_tcp: Vec<SocketAddr>,
-    /// API secret of the dev server.
+    /// API secret of the dev server, when it was generated.
     pub secret: Option<String>,
     node: Arc<Node>,
     tasks: tokio::task::JoinSet<()>,
@@ -60,9 +60,9 @@ pub fn run_process(config: Config) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let started = start(config).await?;
-        if let Some(secret) = &started.secret {
+        if started.node.config.dev {
             let with_page = started.node.config.page_directory.is_some();
-            print!("{}", dev::greeting(started.signal, secret, with_page));
+            print!("{}", dev::greeting(started.signal, started.secret.as_deref(), with_page));
         }
         tokio::select! {
             _ = terminate.recv() => {}
@@ -94,8 +94,8 @@ pub async fn start(mut config: Config) -> anyhow::Result<Started> {
         None => None,
     };
     let mut tasks = tokio::task::JoinSet::new();
-    if secret.is_none() {
-        tasks.spawn(keys.clone().watch(config.keys_file.clone()));
+    if let Some(file) = &config.keys_file {
+        tasks.spawn(keys.clone().watch(file.clone()));
     }
     let node = Arc::new(Node::new(config, keys, shards, epochs));
     let started = Started {
@@ -182,8 +182,8 @@ impl Started {
 }
 
 fn keys(config: &Config) -> anyhow::Result<(Keys, Option<String>)> {
-    if !config.dev {
-        return Ok((Keys::from_file(&config.keys_file)?, None));
+    if let Some(file) = &config.keys_file {
+        return Ok((Keys::from_file(file)?, None));
     }
     let secret = dev::secret();
     let keys = dev_keys(dev::KEY, &secret).context("cannot generate a dev key")?;

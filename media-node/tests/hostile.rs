@@ -6,9 +6,11 @@ mod harness;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use harness::{claims, get, sign, start};
+use harness::{claims, get, request, sign, start};
 use livekit_contract::frame::{self, Encoding};
-use livekit_protocol::{Ping, SignalRequest, TrickleRequest, signal_request, signal_response};
+use livekit_protocol::{
+    Ping, SessionDescription, SignalRequest, TrickleRequest, signal_request, signal_response,
+};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
@@ -124,15 +126,110 @@ async fn garbage_datagrams_are_counted_and_get_no_answer() {
     alive(&mut ada).await;
 }
 
+/// Waits until the metrics say so.
+async fn counted(node: &harness::Node, line: &str) {
+    let waiting = async {
+        loop {
+            let metrics = get(node.started.admin, "/metrics").await.body;
+            if metrics.lines().any(|one| one == line) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    assert!(timeout(PATIENCE, waiting).await.is_ok(), "never counted: {line}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tcp_connection_that_is_no_ice_is_dropped() {
+async fn a_tcp_connection_that_is_no_ice_is_dropped_and_counted() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let node = start(&[]).await;
-    let mut stream = TcpStream::connect(node.started.media_tcp[0]).await.unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    let mut rest = Vec::new();
-    let ended = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap();
-    assert!(ended.is_err() || rest.is_empty());
+    let mut ada = join(&node, "ada").await;
+    let framed = |frame: &[u8]| [&(frame.len() as u16).to_be_bytes()[..], frame].concat();
+    let stranger = b"\0\x01\0\x0c\x21\x12\xa4\x42abcdefghijkl\0\x06\0\x08none:one";
+    let openings = [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        framed(&[22, 254, 253, 0, 0, 0, 0]),
+        framed(&[]),
+        framed(stranger),
+        framed(&stranger[..21]),
+    ];
+    for opening in &openings {
+        let mut stream = TcpStream::connect(node.started.media_tcp[0]).await.unwrap();
+        stream.write_all(opening).await.unwrap();
+        let mut rest = Vec::new();
+        let ended = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap();
+        assert!(ended.is_err() || rest.is_empty(), "{opening:?} got an answer");
+    }
+    let count = openings.len();
+    counted(&node, &format!("hemicycle_media_node_tcp_refused_total {count}")).await;
+    alive(&mut ada).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn descriptions_that_are_none_end_their_sender_with_a_leave_and_a_reason() {
+    let node = start(&[]).await;
+    let mut ada = join(&node, "ada").await;
+    let describe = |sdp: &str| SessionDescription { sdp: sdp.to_owned(), ..Default::default() };
+    let offers = ["", "v=0", "{\"type\":\"offer\"}", "v=0\r\nm=audio"];
+    for sdp in offers {
+        let mut mallory = join(&node, "mallory").await;
+        let message = Some(signal_request::Message::Offer(describe(sdp)));
+        let bytes = frame::encode_request(Encoding::Binary, &SignalRequest { message }).unwrap();
+        mallory.send(Message::Binary(bytes.into())).await.unwrap();
+        let mut left = false;
+        let ended = async {
+            while let Some(message) = mallory.next().await {
+                match message {
+                    Ok(Message::Binary(bytes)) => {
+                        let told = frame::decode_response(Encoding::Binary, &bytes).unwrap();
+                        left |= matches!(told.message, Some(signal_response::Message::Leave(_)));
+                    }
+                    Ok(Message::Close(Some(frame))) => return Some(frame),
+                    _ => {}
+                }
+            }
+            None
+        };
+        let frame = timeout(PATIENCE, ended).await.unwrap().expect("the line was only cut");
+        assert_eq!(
+            (frame.code, frame.reason.as_str()),
+            (CloseCode::Policy, "the offer is not SDP")
+        );
+        assert!(left, "no leave");
+    }
+    let count = offers.len();
+    counted(&node, &format!("hemicycle_media_node_protocol_errors_total{{shard=\"0\"}} {count}"))
+        .await;
+    alive(&mut ada).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_are_none_are_refused_and_rooms_go_on() {
+    let node = start(&[]).await;
+    let mut ada = join(&node, "ada").await;
+    let mut admin = claims("admin", "room");
+    let grant = admin.video.as_mut().unwrap();
+    (grant.room_admin, grant.room_list, grant.room_create) = (true, true, true);
+    let token = sign(&admin);
+    let call = async |kind: &str, body: &str| {
+        let headers = format!("authorization: Bearer {token}\r\ncontent-type: {kind}\r\n");
+        let line = "POST /twirp/livekit.RoomService/ListParticipants";
+        request(node.started.signal, line, &headers, body).await
+    };
+    for (kind, body) in [
+        ("application/json", "{"),
+        ("application/json", "[1,2]"),
+        ("application/json", "{\"room\":7}"),
+        ("application/protobuf", "\x0a\x7fshort"),
+    ] {
+        let answer = call(kind, body).await;
+        assert_eq!(answer.status, 400, "{kind} {body:?}: {}", answer.body);
+        assert!(answer.body.contains("\"code\":\"malformed\""), "{}", answer.body);
+    }
+    let answer = call("application/json", "{\"room\":\"room\"}").await;
+    assert!(answer.body.contains("\"identity\":\"ada\""), "{}", answer.body);
+    alive(&mut ada).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

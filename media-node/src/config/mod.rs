@@ -17,11 +17,15 @@ use values::Lookup;
 /// Why a configuration is refused. Each is one line.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
-    #[error("{field}: `{value}` is not allowed; allowed is {allowed}")]
+    #[error("{field}: `{}` is not allowed; allowed is {allowed}", value.escape_debug())]
     Value { field: &'static str, value: String, allowed: &'static str },
-    #[error("{file}: unknown field `{field}`; `--print-config` lists the known ones")]
+    #[error(
+        "{}: unknown field `{}`; `--print-config` lists the known ones",
+        file.escape_debug(),
+        field.escape_debug()
+    )]
     UnknownField { file: String, field: String },
-    #[error("{file}: {reason}")]
+    #[error("{}: {reason}", file.escape_debug())]
     File { file: String, reason: String },
     #[error("{field}: nothing given, but needed outside `--dev`; allowed is {allowed}")]
     Missing { field: &'static str, allowed: &'static str },
@@ -47,7 +51,8 @@ pub struct Config {
     /// None: no media over TCP.
     pub tcp_port: Option<u16>,
     pub shards: usize,
-    pub keys_file: PathBuf,
+    /// None: a generated key, with `dev` only.
+    pub keys_file: Option<PathBuf>,
     /// Holds `tls.crt`, `tls.key`, `ca.crt`. None: plain HTTP.
     pub tls_directory: Option<PathBuf>,
     /// Where the highest epoch is kept over a restart of the process. None: nowhere.
@@ -98,6 +103,10 @@ impl Config {
                 allowed: "IP addresses separated by commas",
             });
         }
+        let keys_file = from.optional_path("keys_file");
+        if keys_file.is_none() && !dev {
+            return Err(ConfigError::Missing { field: "keys_file", allowed: "a file" });
+        }
         let shards = from.shards(cpus)?;
         let udp_port_first = from.number("udp_port_first", 0, 65_535)? as u16;
         if udp_port_first != 0 && usize::from(udp_port_first) + shards > 65_536 {
@@ -116,7 +125,7 @@ impl Config {
             udp_port_first,
             tcp_port: from.switched_on("tcp_port").then_some(tcp_port),
             shards,
-            keys_file: PathBuf::from(from.text("keys_file")),
+            keys_file,
             tls_directory,
             state_directory: from.optional_path("state_directory"),
             epoch_floor: from.number("epoch_floor", 0, u64::MAX)?,
@@ -131,6 +140,7 @@ impl Config {
                 )? as u32,
                 participants_max: from.number("room_participants_max", 0, 100_000)? as u32,
                 enable_remote_unmute: from.flag("room_enable_remote_unmute")?,
+                sync_streams: from.flag("room_sync_streams")?,
                 ..media_core::io::RoomOptions::default()
             },
             stop_timeout: Duration::from_secs(from.number("stop_timeout_seconds", 0, 3_600)?),
@@ -189,6 +199,17 @@ mod tests {
             assert!(text.contains(field) && text.contains(value), "{text}");
             assert!(text.contains("allowed") && !text.contains('\n'), "{text}");
         }
+        let text = config(&[
+            "--tenant",
+            "a/b",
+            "--advertised-addresses",
+            "192.0.2.1",
+            "--keys-file",
+            "off",
+        ]);
+        assert!(text.unwrap_err().to_string().starts_with("keys_file: nothing given"));
+        let text = config(&["--dev", "--shards", "two\nlines"]).unwrap_err().to_string();
+        assert!(text.contains("two\\nlines") && !text.contains('\n'), "{text}");
         let text = config(&["--media-node-name", "x"]).unwrap_err().to_string();
         assert!(text.starts_with("tenant: nothing given"), "{text}");
     }

@@ -77,10 +77,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("udp_port_first", "50000", "UDP port of shard 0; shard n has this port plus n"),
     setting("tcp_port", "7883", "port for media over TCP; `off`: none"),
     setting("shards", "auto", "packet threads; `auto`: one less than the CPUs, at least 1"),
-    setting(
+    setting_dev(
         "keys_file",
         "/etc/hemicycle/keys/keys.yaml",
-        "YAML map of API key to secret (32 bytes or more), read again when it changes",
+        "off",
+        "YAML map of API key to secret (32 bytes or more), read again when it changes; \
+         `off`: a key of this run's own, with --dev only",
     ),
     setting_dev(
         "tls_directory",
@@ -104,6 +106,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("room_departure_timeout_seconds", "20", "life of a room after the last one left"),
     setting("room_participants_max", "0", "participants per room; 0: no limit"),
     setting("room_enable_remote_unmute", "false", "whether a room admin may unmute others"),
+    setting(
+        "room_sync_streams",
+        "true",
+        "whether a participant's audio and video reach browsers in one stream, for lip sync",
+    ),
     setting("stop_timeout_seconds", "5", "how long a stop waits for participants to leave"),
     setting("log_format", "json", "`json` or `text`"),
     setting(
@@ -178,6 +185,11 @@ pub fn command() -> Command {
 }
 
 impl Given {
+    /// What a file of that name says, alone.
+    pub fn from_yaml(dev: bool, file: &str, text: &str) -> Result<Self, ConfigError> {
+        Ok(Self { dev, values: read_yaml(file, text)? })
+    }
+
     /// Collects flags, environment and the file they name.
     pub fn from_matches(matches: &ArgMatches) -> Result<Self, ConfigError> {
         let dev = matches.get_flag("dev");
@@ -196,17 +208,25 @@ impl Given {
 
 fn read_file(path: &Path) -> Result<BTreeMap<&'static str, String>, ConfigError> {
     let file = path.display().to_string();
-    let failed = |reason: String| ConfigError::File {
-        file: file.clone(),
-        reason: reason.lines().next().unwrap_or_default().to_owned(),
-    };
-    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    match std::fs::read_to_string(path) {
+        Ok(text) => read_yaml(&file, &text),
+        Err(error) => Err(unreadable(&file, &error)),
+    }
+}
+
+fn unreadable(file: &str, reason: &impl ToString) -> ConfigError {
+    let reason = reason.to_string();
+    let reason = reason.lines().next().unwrap_or_default().to_owned();
+    ConfigError::File { file: file.to_owned(), reason }
+}
+
+fn read_yaml(file: &str, text: &str) -> Result<BTreeMap<&'static str, String>, ConfigError> {
     let read: BTreeMap<String, FileValue> =
-        serde_saphyr::from_str(&text).map_err(|error| failed(error.to_string()))?;
+        serde_saphyr::from_str(text).map_err(|error| unreadable(file, &error))?;
     let mut values = BTreeMap::new();
     for (field, value) in read {
         let Some(setting) = SETTINGS.iter().find(|setting| setting.name == field) else {
-            return Err(ConfigError::UnknownField { file, field });
+            return Err(ConfigError::UnknownField { file: file.to_owned(), field });
         };
         values.insert(setting.name, value.text());
     }

@@ -13,6 +13,7 @@ mod media;
 mod records;
 mod seeds;
 mod shard;
+mod shell;
 #[path = "../../../media-node/core/tests/sim_support/mod.rs"]
 mod sim_support;
 
@@ -23,13 +24,16 @@ use libfuzzer_sys::fuzz_target;
 type Target = fn(&[u8]);
 
 /// Names and functions. A new parser gets a line here and seeds in [`seeds`].
-const TARGETS: [(&str, Target); 9] = [
+const TARGETS: [(&str, Target); 12] = [
     ("token", contract::token),
     ("frame", contract::frame),
     ("twirp", contract::twirp),
     ("connect", contract::connect),
     ("keys", contract::keys),
+    ("config", shell::config),
+    ("frames", shell::frames),
     ("payload", media::payload),
+    ("red", media::red),
     ("numbers", media::numbers),
     ("shard", shard::shard),
     ("call", call::call),

@@ -9,7 +9,8 @@ use media_core::forward::rtp_munger::SourceStamp;
 use media_core::forward::source_clock::{PublisherClock, SourceClock};
 use media_core::forward::video::{PacketView, VideoCodec, VideoForwarder};
 use media_core::forward::vp8::{self, Descriptor, Rewrite};
-use media_core::forward::{h264, red};
+use media_core::forward::h264;
+use media_core::forward::red::{BLOCKS_MAX, RedPacket};
 use media_core::layers::{Layer, spatial_of_rid};
 
 use crate::records::{Record, byte, records, word};
@@ -19,9 +20,12 @@ pub fn payload(data: &[u8]) {
     let _ = h264::is_keyframe_start(data);
     let _ = vp8::keyframe_size(data);
     let _ = std::str::from_utf8(data).map(spatial_of_rid);
-    if let Some(block) = red::primary(data) {
-        assert!(!block.contents.is_empty() && block.contents.len() < data.len());
-        assert!(data.ends_with(block.contents), "the primary block is the last");
+    if let Some(red) = RedPacket::parse(data) {
+        assert!(!red.primary.contents.is_empty(), "nothing to send");
+        assert!(data.ends_with(red.primary.contents), "the primary block is the last");
+        let before: Vec<_> = red.redundant().map(|block| block.packets_before).collect();
+        assert!(before.windows(2).all(|pair| pair[0] > pair[1]), "not from the oldest on");
+        assert!(before.iter().all(|packets| (1..=BLOCKS_MAX as u16).contains(packets)));
     }
     let Some(read) = Descriptor::parse(data) else { return };
     assert!(read.length <= data.len(), "the descriptor is longer than its payload");
@@ -52,6 +56,36 @@ pub fn numbers(data: &[u8]) {
     model.video.set_target(Some(Layer::new(2, 3)));
     for record in records(data, 512) {
         model.step(&record);
+    }
+}
+
+/// Packets with redundancy for a receiver without it: no outgoing number repeats, and what is
+/// recovered stands before the packet it was found in.
+pub fn red(data: &[u8]) {
+    let mut audio = AudioForwarder::new(7, 11);
+    let mut out = BTreeSet::new();
+    let mut now = Instant::now();
+    for record in records(data, 512) {
+        let mut body = record.body;
+        let (sequence, high, low) = (word(&mut body), word(&mut body), word(&mut body));
+        let timestamp = u32::from(high) << 16 | u32::from(low);
+        let stamp = SourceStamp { sequence, timestamp, arrival: now, captured: None };
+        now += Duration::from_millis(u64::from(record.kind));
+        let Some(packet) = RedPacket::parse(body) else { continue };
+        let mut found = Vec::new();
+        for block in packet.redundant() {
+            let stamp = stamp.before(block.packets_before, u32::from(block.ticks_before));
+            if let Some(numbers) = audio.recover(&stamp) {
+                assert!(out.insert(numbers.sequence), "a recovered number repeats");
+                assert!(!numbers.switched, "a recovered packet began a source");
+                found.push(numbers.sequence);
+            }
+        }
+        if let Ok(numbers) = audio.forward(&stamp) {
+            assert!(out.insert(numbers.sequence), "a number repeats");
+            let same = !numbers.switched;
+            assert!(!same || found.iter().all(|one| *one < numbers.sequence), "out of order");
+        }
     }
 }
 

@@ -33,6 +33,7 @@ const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:
 pub fn write(directory: &Path) -> io::Result<()> {
     let mut all: Vec<(&str, &str, Vec<u8>)> = contract();
     all.extend(media());
+    all.extend(shell());
     all.extend(meetings());
     for (target, name, bytes) in all {
         let folder = directory.join(target);
@@ -168,12 +169,39 @@ fn media() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     append(&mut run, 4, &[0x13]);
     append(&mut run, 5, &[0]);
     append(&mut run, 7, &[0, 9, 1, 2, 3, 4]);
+    let mut lossy = Vec::new();
+    for index in [0_u8, 1, 3, 6, 5] {
+        let head = [0xff, 0xfd_u8.wrapping_add(index), 0, 0, 0x0f - index, 0xc0_u8 >> index];
+        let [ticks, more] = [0x0f, 0x00];
+        let twice = [0xef, ticks * 2, more, 1, 0xef, ticks, more, 1, 111, 7, 8, 9];
+        append(&mut lossy, 20, &[&head[..], &twice].concat());
+    }
     vec![
+        ("red", "lossy", lossy),
         ("payload", "vp8", vp8.to_vec()),
         ("payload", "stap-a", stap.to_vec()),
         ("payload", "fu-a", vec![0x7c, 0x85, 1]),
         ("payload", "red", red.to_vec()),
         ("numbers", "wrap", run),
+    ]
+}
+
+fn shell() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let frame = |message: Vec<u8>| {
+        let length = u16::try_from(message.len()).expect("seeds are short").to_be_bytes();
+        [&length[..], &message].concat()
+    };
+    let yaml = "\0tenant: a/b\nudp_port_first: 40000\nshards: auto\ntcp_port: off\n\
+        advertised_addresses: [192.0.2.1, \"2001:db8::1\"]\nauto_create: false\n";
+    let flags = "\x01--dev\0--udp-port-first=50000\0--shards=2\0--media-addresses=127.0.0.1,::1\0\
+        --room-empty-timeout-seconds=9\0--log-format=text";
+    let gateway = "\x02--listen=[::]:8443\0--allowed-origins=https://a.example, http://b\0\
+        --trusted-hops=1\0--idle-s=60\0--log=info,gateway=debug";
+    vec![
+        ("frames", "binding", [frame(stun(16)), frame(b"more".to_vec()), frame(stun(250))].concat()),
+        ("config", "file", yaml.as_bytes().to_vec()),
+        ("config", "flags", flags.as_bytes().to_vec()),
+        ("config", "gateway", gateway.as_bytes().to_vec()),
     ]
 }
 

@@ -77,6 +77,7 @@ pub struct Client {
     subscriber_channels: HashMap<ChannelId, String>,
     pub data: Vec<(String, Vec<u8>)>,
     pub connected: bool,
+    sends: bool,
     pub keyframe_requests: u64,
     pub answers: bool,
     last_now: Instant,
@@ -139,6 +140,7 @@ impl Client {
             subscriber_channels: HashMap::new(),
             data: Vec::new(),
             connected: false,
+            sends: false,
             keyframe_requests: 0,
             answers: true,
             last_now: now,
@@ -372,6 +374,9 @@ impl Client {
 
     /// Sends 20 ms of audio.
     pub fn speak(&mut self, now: Instant) {
+        if !self.sends {
+            return;
+        }
         for track in &mut self.outgoing {
             let (MediaKind::Audio, Some(mid), true) = (track.kind, track.mid, track.sending) else {
                 continue;
@@ -408,11 +413,20 @@ impl Client {
 
     /// Sends one frame of every video layer.
     pub fn film(&mut self, now: Instant) {
+        (0..3).for_each(|layer| self.film_layer(now, layer));
+    }
+
+    /// Sends one frame of one video layer; an encoder makes them one after another.
+    pub fn film_layer(&mut self, now: Instant, layer: usize) {
+        if !self.sends {
+            return;
+        }
         for track in &mut self.outgoing {
             let (MediaKind::Video, Some(mid), true) = (track.kind, track.mid, track.sending) else {
                 continue;
             };
-            for (at, source) in track.sources.iter_mut().enumerate() {
+            for (at, source) in track.sources.iter_mut().enumerate().filter(|(at, _)| *at == layer)
+            {
                 let rid: Option<Rid> = track.rids.get(at).map(|rid| (*rid).into());
                 let mut api = self.publisher.direct_api();
                 let Some(stream) = api.stream_tx_by_mid(mid, rid) else {
@@ -479,6 +493,7 @@ impl Client {
     fn happened(&mut self, now: Instant, publishing: bool, event: Event) {
         match event {
             Event::Connected if !publishing => self.connected = true,
+            Event::Connected => self.sends = true,
             Event::ChannelOpen(id, label) => {
                 let channels =
                     if publishing { &mut self.channels } else { &mut self.subscriber_channels };

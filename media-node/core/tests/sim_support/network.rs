@@ -35,14 +35,15 @@ pub struct Packet {
     pub contents: Vec<u8>,
 }
 
-/// What one packet looked like from outside, and what became of it. The contents are left out, and
-/// the length of DTLS records: keys, signatures and the bytes they encrypt differ from run to run.
+/// What one packet looked like from outside, and what became of it. Left out are the contents and
+/// the length of DTLS records, because keys, signatures and what they encrypt differ from run to
+/// run, and which report is the first in an RTCP packet, because hash maps have no seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Traced {
     pub sent: Duration,
     pub source: SocketAddr,
     pub destination: SocketAddr,
-    /// First byte: STUN, DTLS or SRTP, and there the payload type or the RTCP kind.
+    /// The first two bytes: STUN's type, or SRTP's flags and payload type; less of the others.
     pub kind: (u8, u8),
     pub bytes: usize,
     /// Nothing when it was lost.
@@ -124,10 +125,14 @@ impl Network {
         let arrives = self.fate(now, &packet);
         if let Some(trace) = &mut self.trace {
             let since = |at: Instant| at - self.start;
-            let first = packet.contents[0];
-            // The second byte of STUN and of SRTP is not secret.
+            let (first, second) = (packet.contents[0], packet.contents[1]);
             let dtls = (20..64).contains(&first);
-            let kind = (first, if dtls { 0 } else { packet.contents[1] });
+            let rtcp = (128..192).contains(&first) && (192..224).contains(&second);
+            let kind = match (dtls, rtcp) {
+                (true, _) => (first, 0),
+                (_, true) => (128, 192),
+                _ => (first, second),
+            };
             let bytes = if dtls { 0 } else { packet.contents.len() };
             let (source, destination) = (packet.source, packet.destination);
             let (sent, arrives) = (since(now), arrives.map(since));

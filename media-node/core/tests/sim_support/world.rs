@@ -41,7 +41,8 @@ pub struct World {
     shard_deadline: Instant,
     client_deadlines: Vec<Instant>,
     next_audio: Instant,
-    next_video: Instant,
+    /// By layer.
+    next_video: [Instant; 3],
     next_ping: Instant,
 }
 
@@ -93,7 +94,7 @@ impl World {
             client_deadlines: Vec::new(),
             next_audio: now,
             // Never with audio, so that nothing depends on which of them is sent first.
-            next_video: now + Duration::from_millis(5),
+            next_video: [5, 6, 7].map(|at| now + Duration::from_millis(at)),
             next_ping: now,
         }
     }
@@ -185,9 +186,9 @@ impl World {
 
     fn step(&mut self, end: Instant) {
         self.exchange();
-        let mut next = end.min(self.shard_deadline).min(self.next_audio).min(self.next_video);
+        let mut next = end.min(self.shard_deadline).min(self.next_audio);
         next = next.min(self.network.next().unwrap_or(end));
-        for deadline in &self.client_deadlines {
+        for deadline in self.client_deadlines.iter().chain(&self.next_video) {
             next = next.min(*deadline);
         }
         self.now = next.max(self.now + Duration::from_micros(100));
@@ -195,9 +196,11 @@ impl World {
             self.next_audio += Duration::from_millis(20);
             self.clients.iter_mut().for_each(|client| client.speak(self.now));
         }
-        if self.now >= self.next_video {
-            self.next_video += Duration::from_micros(33_333);
-            self.clients.iter_mut().for_each(|client| client.film(self.now));
+        for (layer, due) in self.next_video.iter_mut().enumerate() {
+            if self.now >= *due {
+                *due += Duration::from_micros(33_333);
+                self.clients.iter_mut().for_each(|client| client.film_layer(self.now, layer));
+            }
         }
         if self.now >= self.next_ping {
             self.next_ping = self.now + Duration::from_secs(5);
@@ -213,6 +216,10 @@ impl World {
                 let contents = packet.contents.as_slice();
                 let datagram = Input::Datagram { transport, source, destination, contents };
                 self.shard.handle(self.now, datagram);
+                if self.network.trace.is_some() {
+                    // What waits together leaves in an order that no seed determines.
+                    self.drain();
+                }
                 continue;
             }
             let to = self.clients.iter_mut().find(|c| c.addresses().contains(&packet.destination));

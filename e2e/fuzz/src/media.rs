@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use media_core::forward::audio::AudioForwarder;
+use media_core::forward::h264;
+use media_core::forward::red::{BLOCKS_MAX, RedPacket};
 use media_core::forward::rtp_munger::SourceStamp;
 use media_core::forward::source_clock::{PublisherClock, SourceClock};
 use media_core::forward::video::{PacketView, VideoCodec, VideoForwarder};
 use media_core::forward::vp8::{self, Descriptor, Rewrite};
-use media_core::forward::h264;
-use media_core::forward::red::{BLOCKS_MAX, RedPacket};
 use media_core::layers::{Layer, spatial_of_rid};
 
 use crate::records::{Record, byte, records, word};

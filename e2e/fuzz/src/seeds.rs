@@ -198,7 +198,11 @@ fn shell() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let gateway = "\x02--listen=[::]:8443\0--allowed-origins=https://a.example, http://b\0\
         --trusted-hops=1\0--idle-s=60\0--log=info,gateway=debug";
     vec![
-        ("frames", "binding", [frame(stun(16)), frame(b"more".to_vec()), frame(stun(250))].concat()),
+        (
+            "frames",
+            "binding",
+            [frame(stun(16)), frame(b"more".to_vec()), frame(stun(250))].concat(),
+        ),
         ("config", "file", yaml.as_bytes().to_vec()),
         ("config", "flags", flags.as_bytes().to_vec()),
         ("config", "gateway", gateway.as_bytes().to_vec()),

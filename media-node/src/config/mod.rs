@@ -17,15 +17,15 @@ use values::Lookup;
 /// Why a configuration is refused. Each is one line.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
-    #[error("{field}: `{}` is not allowed; allowed is {allowed}", value.escape_debug())]
+    #[error("{field}: `{}` is not allowed; allowed is {allowed}", .value.escape_debug())]
     Value { field: &'static str, value: String, allowed: &'static str },
     #[error(
         "{}: unknown field `{}`; `--print-config` lists the known ones",
-        file.escape_debug(),
-        field.escape_debug()
+        .file.escape_debug(),
+        .field.escape_debug()
     )]
     UnknownField { file: String, field: String },
-    #[error("{}: {reason}", file.escape_debug())]
+    #[error("{}: {reason}", .file.escape_debug())]
     File { file: String, reason: String },
     #[error("{field}: nothing given, but needed outside `--dev`; allowed is {allowed}")]
     Missing { field: &'static str, allowed: &'static str },

@@ -107,7 +107,7 @@ pub(super) async fn rtc(node: Arc<Node>, request: Request) -> Response {
     let entered = if admitted.query.reconnect {
         node.enter_again(&admitted.room)
     } else {
-        node.enter(&admitted.room, options(node, &admitted.claims))
+        node.enter(&admitted.room, options(&node, &admitted.claims))
     };
     let shard = match entered {
         Ok(shard) => shard.clone(),

@@ -8,10 +8,11 @@ use crate::{
     plan::{PlanReport, Stage, WaitingOn},
     policy::{Paused, Policy},
     sovereignty::ScopeGate,
-    world::{CredentialsSeen, PlacerSeen, PodPhase, PodSeen, World},
+    world::{CredentialsSeen, PlacerSeen, World},
 };
 
 mod reason;
+mod trouble;
 
 pub use reason::Reason;
 
@@ -112,7 +113,7 @@ pub fn conditions(world: &World, policy: &Policy, report: &PlanReport) -> Vec<Co
     let available = available(world, report);
     let degraded = degraded(world, report);
     let progressing = progressing(policy, report);
-    let capacity = capacity(policy, report);
+    let capacity = capacity(world, policy, report);
     let ready = ready(&available, &degraded, policy, report);
     vec![ready, available, progressing, degraded, paused(policy), capacity, placement(world)]
 }
@@ -142,7 +143,7 @@ fn ready(
 
 fn available(world: &World, report: &PlanReport) -> Condition {
     let kind = ConditionKind::Available;
-    if let Some(gateway) = world.gateway
+    if let Some(gateway) = &world.gateway
         && gateway.replicas_ready == 0
     {
         let message = format!(
@@ -152,7 +153,7 @@ fn available(world: &World, report: &PlanReport) -> Condition {
         return condition(kind, Status::False, Reason::GatewayNotReady, message);
     }
     if report.scale.serving == 0 {
-        return match blocker(report) {
+        return match blocker(world, report) {
             Some((reason, message)) => condition(kind, Status::False, reason, message),
             None => {
                 let message = "no media node serves yet";
@@ -164,23 +165,22 @@ fn available(world: &World, report: &PlanReport) -> Condition {
     condition(kind, Status::True, Reason::AsExpected, message)
 }
 
-/// What keeps media nodes from being made, if anything does.
-fn blocker(report: &PlanReport) -> Option<(Reason, String)> {
+/// What keeps media nodes from being made or from serving, if anything does.
+fn blocker(world: &World, report: &PlanReport) -> Option<(Reason, String)> {
     if let ScopeGate::Closed(loss) = &report.gate {
         return Some((Reason::ScopeNotValid, loss.describe()));
     }
-    report.held().find_map(|(_, held)| match &held.on {
+    let held = report.held().find_map(|(_, held)| match &held.on {
         WaitingOn::Credentials(what) => Some((Reason::CredentialsMissing, what.clone())),
-        WaitingOn::KubernetesNode(_) => Some((
-            Reason::PodUnschedulable,
-            format!("cannot {}: it waits for {}", held.step, held.on.describe()),
-        )),
         WaitingOn::Backoff { .. } => Some((
             Reason::MediaNodesFailing,
             format!("cannot {}: it waits for {}", held.step, held.on.describe()),
         )),
         _ => None,
-    })
+    });
+    held.or_else(|| trouble::refused(world).map(|message| (Reason::ApiRefused, message)))
+        .or_else(|| trouble::unplaced(world).map(|message| (Reason::PodUnschedulable, message)))
+        .or_else(|| trouble::failing(world).map(|message| (Reason::MediaNodesFailing, message)))
 }
 
 fn progressing(policy: &Policy, report: &PlanReport) -> Condition {
@@ -232,12 +232,14 @@ fn degraded(world: &World, report: &PlanReport) -> Condition {
         CredentialsSeen::Weak { what } => return is(Reason::CredentialsWeak, what.clone()),
         CredentialsSeen::Unknown | CredentialsSeen::Good => {}
     }
-    if let Some(refusal) = world.refusals.last() {
-        let message = format!("the API server refused to {}: {}", refusal.act, refusal.message);
+    if let Some(message) = trouble::refused(world) {
         return is(Reason::ApiRefused, message);
     }
-    if let Some(message) = pod_trouble(world) {
+    if let Some(message) = trouble::failing(world) {
         return is(Reason::MediaNodesFailing, message);
+    }
+    if let Some(message) = trouble::gateway_failing(world) {
+        return is(Reason::GatewayFailing, message);
     }
     if let ScopeGate::Open { kubernetes_nodes: Some(nodes) } = &report.gate
         && nodes.is_empty()
@@ -257,17 +259,6 @@ fn degraded(world: &World, report: &PlanReport) -> Condition {
     condition(kind, Status::False, Reason::AsExpected, "nothing is wrong")
 }
 
-/// What keeps a pod from running, in the words of Kubernetes.
-fn pod_trouble(world: &World) -> Option<String> {
-    world.media_nodes.iter().find_map(|(name, seen)| match &seen.pod {
-        PodSeen::Present(pod) if !matches!(pod.phase, PodPhase::Unschedulable { .. }) => {
-            let trouble = pod.trouble.as_ref()?;
-            Some(format!("the pod of media node {name} does not run: {trouble}"))
-        }
-        _ => None,
-    })
-}
-
 fn paused(policy: &Policy) -> Condition {
     let kind = ConditionKind::Paused;
     match policy.paused {
@@ -279,19 +270,11 @@ fn paused(policy: &Policy) -> Condition {
     }
 }
 
-fn capacity(policy: &Policy, report: &PlanReport) -> Condition {
+fn capacity(world: &World, policy: &Policy, report: &PlanReport) -> Condition {
     let kind = ConditionKind::CapacityOk;
     let scale = &report.scale;
     let is_not = |reason, message| condition(kind, Status::False, reason, message);
-    let unplaced = report.held().find_map(|(_, held)| match &held.on {
-        WaitingOn::KubernetesNode(what) if held.step.starts_with("add ") => Some(what),
-        _ => None,
-    });
-    if let Some(what) = unplaced {
-        let message = format!(
-            "{} pods have no place, waiting for {what}: add Kubernetes nodes to the scope",
-            scale.unschedulable.max(1)
-        );
+    if let Some(message) = trouble::unplaced(world) {
         return is_not(Reason::PodUnschedulable, message);
     }
     if scale.rooms_refused > 0 {

@@ -276,12 +276,23 @@ pub enum CredentialsSeen {
 }
 
 /// The public door.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GatewaySeen {
     /// Replicas wanted.
     pub replicas_wanted: u32,
     /// Replicas ready.
     pub replicas_ready: u32,
+    /// The first of its pods that does not run.
+    pub trouble: Option<PodTrouble>,
+}
+
+/// A pod that does not run, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodTrouble {
+    /// Its name.
+    pub pod: String,
+    /// Scheduler's or kubelet's words.
+    pub words: String,
 }
 
 /// The placer in this process.

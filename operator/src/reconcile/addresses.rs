@@ -54,6 +54,30 @@ pub async fn write(
     Ok(())
 }
 
+/// What a bound pod that knows no address to advertise waits for: until then its process ends at
+/// each start, and the kubelet's word for that names no cause.
+#[must_use]
+pub fn missing(source: AdvertisedAddress, media_node: &str, pod: &Pod) -> Option<String> {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref())?;
+    if pod.annotations().contains_key(ANNOTATION_ADDRESSES) {
+        return None;
+    }
+    match source {
+        AdvertisedAddress::HostIp => None,
+        AdvertisedAddress::LoadBalancer => Some(format!(
+            "NoAddress: Service {} has no IP in status.loadBalancer, which the cloud's controller \
+             writes",
+            media_pod::service_name(media_node)
+        )),
+        AdvertisedAddress::NodeExternalIp => {
+            Some(format!("NoAddress: Kubernetes node {node} has no ExternalIP in its status"))
+        }
+        AdvertisedAddress::NodeAnnotation => Some(format!(
+            "NoAddress: Kubernetes node {node} has no annotation {ANNOTATION_ADDRESSES}"
+        )),
+    }
+}
+
 fn node_of(context: &Context, pod: &Pod) -> Option<std::sync::Arc<Node>> {
     let name = pod.spec.as_ref()?.node_name.as_ref()?;
     context.watches.kubernetes_nodes.get(&ObjectRef::new(name))
@@ -120,6 +144,23 @@ mod tests {
         let node: Node = serde_json::from_value(node).expect("a Node");
         let told = external_ips(std::sync::Arc::new(node));
         assert_eq!(told.as_deref(), Some("198.18.1.1,2001:db8::1"));
+    }
+
+    #[test]
+    fn a_pod_without_an_address_says_whose_it_waits_for() {
+        let mut pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "visio-1"}, "spec": {"nodeName": "n1", "containers": []},
+        }))
+        .expect("a Pod");
+        let waits = |pod: &Pod, source| missing(source, "visio-1", pod).unwrap_or_default();
+        assert!(waits(&pod, AdvertisedAddress::LoadBalancer).contains("visio-1-media"));
+        assert!(
+            waits(&pod, AdvertisedAddress::NodeExternalIp).contains("node n1 has no ExternalIP")
+        );
+        assert!(waits(&pod, AdvertisedAddress::NodeAnnotation).contains(ANNOTATION_ADDRESSES));
+        assert_eq!(waits(&pod, AdvertisedAddress::HostIp), "");
+        pod.annotations_mut().insert(ANNOTATION_ADDRESSES.to_owned(), "198.18.1.1".into());
+        assert_eq!(waits(&pod, AdvertisedAddress::LoadBalancer), "");
     }
 
     #[test]

@@ -10,6 +10,9 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 /// Longest pause: an operator that was cut off is back at work a minute after the cut at the
 /// latest.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Longest pause after a refusal: nothing wakes us when a quota is raised, and whoever raised it
+/// looks for the effect.
+const REFUSED_MAX: Duration = Duration::from_secs(8);
 /// Pause after a bad object: it changes nothing until its owner changes it, which wakes us anyway.
 const BAD_OBJECT: Duration = Duration::from_mins(5);
 
@@ -74,11 +77,12 @@ impl ReconcileError {
     /// How long to wait after the `failures`-th failure in a row.
     #[must_use]
     pub fn pause(&self, failures: u32) -> Duration {
+        let longest = if self.refusal().is_some() { REFUSED_MAX } else { BACKOFF_MAX };
         match self {
             Self::Undecodable(_) => BAD_OBJECT,
             _ => BACKOFF_FIRST
                 .saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)))
-                .min(BACKOFF_MAX),
+                .min(longest),
         }
     }
 
@@ -86,10 +90,18 @@ impl ReconcileError {
     #[must_use]
     pub fn refusal(&self) -> Option<(String, String)> {
         match self {
-            Self::Write { act, source: kube::Error::Api(status) }
-                if is_refusal(&kube::Error::Api(status.clone())) =>
+            Self::Write { act, source: source @ kube::Error::Api(status) }
+                if is_refusal(source) =>
             {
                 Some((act.clone(), status.message.clone()))
+            }
+            Self::Secrets(StoreError::Api { name, source: source @ kube::Error::Api(status) })
+                if is_refusal(source) =>
+            {
+                Some((format!("write Secret {name}"), status.message.clone()))
+            }
+            Self::Secrets(StoreError::Damaged { name }) => {
+                Some((format!("go on with Secret {name}"), self.to_string()))
             }
             Self::Foreign { object } => Some((format!("write {object}"), self.to_string())),
             _ => None,
@@ -118,5 +130,7 @@ mod tests {
         assert_eq!(error.pause(1), Duration::from_millis(500));
         assert_eq!(error.pause(4), Duration::from_secs(4));
         assert_eq!(error.pause(400), BACKOFF_MAX);
+        let foreign = ReconcileError::Foreign { object: "Pod visio-1".into() };
+        assert_eq!(foreign.pause(400), REFUSED_MAX, "a person who mends it waits for the effect");
     }
 }

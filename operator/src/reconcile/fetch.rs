@@ -19,17 +19,18 @@ use operator_core::{
     ids::{KubernetesNodeName, MediaNodeName, ScopeName, Timestamp},
     world::{
         CredentialsSeen, Deleting, DesiredState, DrainCause, DrainRequested, GatewaySeen,
-        KubernetesNodeSeen, MediaNodeSeen, PodSeen, ScopeSeen, World,
+        KubernetesNodeSeen, MediaNodeSeen, PodSeen, PodTrouble, ScopeSeen, World,
     },
 };
 
 use super::{
-    build::gateway,
+    addresses,
+    build::{gateway, media_pod},
     context::Context,
     credentials,
     error::ReconcileError,
     objects, seen,
-    workload::{LABEL_OF_COMPONENT, MEDIA_NODE},
+    workload::{GATEWAY, LABEL_OF_COMPONENT, MEDIA_NODE, Workload},
 };
 
 /// What was read.
@@ -71,10 +72,14 @@ pub async fn observe(
     let mine = ListParams::default().fields(&format!("spec.meetingCluster={name}"));
     let media_nodes = media_nodes.list(&mine).await.map_err(read_error("the media nodes"))?;
 
-    let selector = format!("{},{LABEL_OF_COMPONENT}={MEDIA_NODE}", objects::selector(&name));
     let pods: Api<Pod> = Api::namespaced(client(), &namespace);
-    let pods = pods.list(&ListParams::default().labels(&selector)).await;
-    let pods = by_name(pods.map_err(read_error("the media pods"))?.items);
+    let pods = pods.list(&ListParams::default().labels(&objects::selector(&name))).await;
+    let pods = pods.map_err(read_error("the pods"))?.items;
+    let of = |component: &str| {
+        let is = |pod: &&Pod| pod.labels().get(LABEL_OF_COMPONENT).is_some_and(|c| c == component);
+        by_name(pods.iter().filter(is).cloned())
+    };
+    let (pods, gateway_pods) = (of(MEDIA_NODE), of(GATEWAY));
 
     let secret_name = &cluster.spec.credentials.secret_ref.name;
     let secrets: Api<Secret> = Api::namespaced(client(), &namespace);
@@ -91,12 +96,12 @@ pub async fn observe(
         pods,
         scopes: scopes(context),
         credentials: credentials::judge(secret_name, secret.as_ref()),
-        gateway: deployment.as_ref().map(gateway_seen),
+        gateway: deployment.as_ref().map(|deployment| gateway_seen(deployment, &gateway_pods)),
     })
 }
 
-fn by_name(pods: Vec<Pod>) -> BTreeMap<String, Pod> {
-    pods.into_iter().map(|pod| (pod.name_any(), pod)).collect()
+fn by_name(pods: impl Iterator<Item = Pod>) -> BTreeMap<String, Pod> {
+    pods.map(|pod| (pod.name_any(), pod)).collect()
 }
 
 /// A resource that cannot be decoded is left alone: neither counted nor touched.
@@ -165,12 +170,25 @@ fn scope_seen(scope: &QualificationScope) -> ScopeSeen {
     }
 }
 
-fn gateway_seen(deployment: &Deployment) -> GatewaySeen {
+fn gateway_seen(deployment: &Deployment, pods: &BTreeMap<String, Pod>) -> GatewaySeen {
     let number = |count: Option<i32>| u32::try_from(count.unwrap_or_default()).unwrap_or_default();
+    let of_pods = pods.iter().find_map(|(name, pod)| {
+        let words = seen::trouble(pod.status.as_ref()?)?;
+        Some(PodTrouble { pod: name.clone(), words })
+    });
     GatewaySeen {
         replicas_wanted: number(deployment.spec.as_ref().and_then(|spec| spec.replicas)),
         replicas_ready: number(deployment.status.as_ref().and_then(|status| status.ready_replicas)),
+        trouble: of_pods.or_else(|| not_made(deployment)),
     }
+}
+
+/// Why the Deployment cannot make a pod, such as a quota.
+fn not_made(deployment: &Deployment) -> Option<PodTrouble> {
+    let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
+    let failed = |type_: &str, status: &str| type_ == "ReplicaFailure" && status == "True";
+    let failure = conditions.iter().find(|it| failed(&it.type_, &it.status))?;
+    Some(PodTrouble { pod: deployment.name_any(), words: failure.message.clone()? })
 }
 
 /// The world of one meeting cluster, from what was read and what the fleet and the last plan know.
@@ -179,15 +197,22 @@ pub fn world(
     context: &Context,
     cluster: &MeetingCluster,
     observed: &Observed,
-    template_hash: &str,
+    workload: &Workload,
     now: Timestamp,
 ) -> World {
     let tenant = tenant_of(cluster);
     let status = cluster.status.as_ref();
+    let template_hash = media_pod::template_hash(workload);
     let media_nodes = observed.media_nodes.iter().map(|(name, media_node)| {
         let pod = observed.pods.get(name);
-        let mut seen = media_node_seen(media_node, pod, template_hash, now);
+        let mut seen = media_node_seen(media_node, pod, &template_hash, now);
         seen.report = context.fleet.report(&tenant, name);
+        if let (PodSeen::Present(seen), Some(pod)) = (&mut seen.pod, pod)
+            && seen.trouble.is_some()
+            && let Some(missing) = addresses::missing(workload.media.advertised, name, pod)
+        {
+            seen.trouble = Some(missing);
+        }
         (MediaNodeName::new(name.clone()), seen)
     });
     let (scale_memory, refusals) =
@@ -202,7 +227,7 @@ pub fn world(
         demand: context.fleet.demand(&tenant),
         scale_memory,
         credentials: observed.credentials.clone(),
-        gateway: observed.gateway,
+        gateway: observed.gateway.clone(),
         placer: context.fleet.placer_seen(&tenant),
         refusals,
     }

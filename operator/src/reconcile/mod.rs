@@ -148,8 +148,7 @@ pub async fn reconcile_one(
             return Ok(Action::await_change());
         }
     };
-    let world =
-        fetch::world(context, cluster, &observed, &policy.template_hash, seen::timestamp(now));
+    let world = fetch::world(context, cluster, &observed, &workload, seen::timestamp(now));
     let (plan, mut report) = plan::plan(&world, &policy, seen::timestamp(now));
     tracing::debug!(tenant, scale = ?report.scale, steps = ?plan.steps, "planned");
     context.remember(&tenant, |memory| memory.scale = report.scale_memory.clone());
@@ -166,7 +165,7 @@ pub async fn reconcile_one(
         // and so write a new status, which would wake us at once instead of after the pause.
         report.ordinal_high_water = world.ordinal_high_water;
     }
-    let refusals = keep_refusals(context, &tenant, applied.as_ref().err(), seen::timestamp(now));
+    let refusals = keep_refusals(context, &tenant, &applied, seen::timestamp(now));
     let world = World { refusals, ..world };
     let told = conditions(&world, &policy, &report);
     let account = tell::Account {
@@ -311,15 +310,18 @@ fn show_fleet(
     context.fleet.set_targets(settings, known, targets);
 }
 
+/// A plan that was carried out to its end leaves no refusal standing.
 fn keep_refusals(
     context: &Context,
     tenant: &str,
-    error: Option<&ReconcileError>,
+    applied: &Result<(), ReconcileError>,
     now: Timestamp,
 ) -> Vec<RefusalSeen> {
     context.remember(tenant, |memory| {
-        memory.refusals.retain(|refusal| now.since_ms(refusal.at) < REFUSAL_SHOWN_MS);
-        if let Some((act, message)) = error.and_then(ReconcileError::refusal) {
+        memory
+            .refusals
+            .retain(|refusal| applied.is_err() && now.since_ms(refusal.at) < REFUSAL_SHOWN_MS);
+        if let Some((act, message)) = applied.as_ref().err().and_then(ReconcileError::refusal) {
             memory.refusals.retain(|refusal| refusal.act != act);
             memory.refusals.push(RefusalSeen { act, message, at: now });
             let surplus = memory.refusals.len().saturating_sub(REFUSALS_MAX);

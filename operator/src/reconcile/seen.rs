@@ -104,8 +104,9 @@ fn finished(status: &PodStatus, now: Timestamp) -> Timestamp {
     ends.max().unwrap_or(now)
 }
 
-/// What keeps the pod from running, in the words of scheduler or kubelet.
-fn trouble(status: &PodStatus) -> Option<String> {
+/// What keeps a pod from running, in the words of scheduler or kubelet.
+#[must_use]
+pub fn trouble(status: &PodStatus) -> Option<String> {
     let unscheduled = condition(status, "PodScheduled")
         .filter(|condition| condition.status == "False")
         .and_then(|condition| condition.message.clone());

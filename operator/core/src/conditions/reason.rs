@@ -16,6 +16,8 @@ pub enum Reason {
     Draining,
     /// No gateway replica is ready.
     GatewayNotReady,
+    /// A pod of the gateway does not run, although others may.
+    GatewayFailing,
     /// The scope is missing, expired or withdrawn.
     ScopeNotValid,
     /// Nobody could look at the scope.
@@ -48,13 +50,14 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::AsExpected,
         Self::MediaNodesStarting,
         Self::MediaNodesFailing,
         Self::RollingOut,
         Self::Draining,
         Self::GatewayNotReady,
+        Self::GatewayFailing,
         Self::ScopeNotValid,
         Self::ScopeUnknown,
         Self::NoKubernetesNodeInScope,
@@ -81,6 +84,7 @@ impl Reason {
             Self::RollingOut => "RollingOut",
             Self::Draining => "Draining",
             Self::GatewayNotReady => "GatewayNotReady",
+            Self::GatewayFailing => "GatewayFailing",
             Self::ScopeNotValid => "ScopeNotValid",
             Self::ScopeUnknown => "ScopeUnknown",
             Self::NoKubernetesNodeInScope => "NoKubernetesNodeInScope",

@@ -5,7 +5,7 @@ use crate::{
     fixtures::{self, NOW},
     ids::Timestamp,
     plan::plan,
-    world::{GatewaySeen, RefusalSeen},
+    world::{GatewaySeen, PodPhase, PodTrouble, RefusalSeen},
 };
 
 fn told(world: &World, policy: &Policy, kind: ConditionKind) -> (Status, Reason, String) {
@@ -38,7 +38,7 @@ fn all_is_well_and_says_so() {
 #[test]
 fn each_trouble_has_its_condition_its_reason_and_its_cure() {
     use ConditionKind as Kind;
-    let cases: [Case; 14] = [
+    let cases: [Case; 18] = [
         (
             |w, _| w.scopes.as_mut().unwrap().clear(),
             Kind::Ready,
@@ -55,7 +55,7 @@ fn each_trouble_has_its_condition_its_reason_and_its_cure() {
             "key a",
         ),
         (
-            |w, _| w.gateway = Some(GatewaySeen { replicas_wanted: 2, replicas_ready: 0 }),
+            |w, _| w.gateway = Some(GatewaySeen { replicas_wanted: 2, ..GatewaySeen::default() }),
             Kind::Available,
             Status::False,
             Reason::GatewayNotReady,
@@ -111,7 +111,56 @@ fn each_trouble_has_its_condition_its_reason_and_its_cure() {
             Kind::Degraded,
             Status::True,
             Reason::MediaNodesFailing,
-            "no such image",
+            "no such image): correct spec.image.mediaNode",
+        ),
+        (
+            |w, p| {
+                // The old ones serve on, and one of the new template has no place.
+                p.template_hash = "t2".into();
+                fixtures::add(w, 2);
+                fixtures::media_node(w, "demo-2").report = None;
+                let pod = fixtures::pod(w, "demo-2");
+                pod.phase = PodPhase::Unschedulable { since: NOW };
+                pod.trouble = Some("3 Insufficient cpu. preemption: no victims.".into());
+            },
+            Kind::CapacityOk,
+            Status::False,
+            Reason::PodUnschedulable,
+            "3 Insufficient cpu): add Kubernetes nodes to the scope",
+        ),
+        (
+            |w, _| {
+                let pod = "demo-gateway-1".into();
+                let trouble = PodTrouble { pod, words: "ErrImagePull: no such image".into() };
+                w.gateway.as_mut().unwrap().trouble = Some(trouble);
+            },
+            Kind::Degraded,
+            Status::True,
+            Reason::GatewayFailing,
+            "correct spec.image.gateway",
+        ),
+        (
+            |w, _| {
+                w.media_nodes.retain(|name, _| name.as_str() == "demo-0");
+                fixtures::media_node(w, "demo-0").report = None;
+                fixtures::pod(w, "demo-0").phase = PodPhase::Pending;
+                fixtures::pod(w, "demo-0").trouble = Some("CreateContainerError: no disk".into());
+            },
+            Kind::Ready,
+            Status::False,
+            Reason::MediaNodesFailing,
+            "kubectl describe pod demo-0",
+        ),
+        (
+            |w, _| {
+                w.media_nodes.clear();
+                let act = "create Pod demo-1".into();
+                w.refusals.push(RefusalSeen { act, message: "exceeded quota".into(), at: NOW });
+            },
+            Kind::Ready,
+            Status::False,
+            Reason::ApiRefused,
+            "raise that ResourceQuota",
         ),
         (
             |w, _| {

@@ -95,12 +95,13 @@ fn plan_emptying(
     send_home_left: &mut usize,
 ) {
     let Some(seen) = view.world.media_nodes.get(name) else { return };
-    let from_outside = matches!(
+    // Without a cause it was not us: whoever edited the resource asks by annotation instead.
+    let lasts_as_its_cause = matches!(
         seen.drain_cause,
-        Some(DrainCause::Requested | DrainCause::KubernetesNodeCordoned)
+        None | Some(DrainCause::Requested | DrainCause::KubernetesNodeCordoned)
     );
-    if from_outside && seen.desired == DesiredState::Draining && outside_cause(view, seen).is_none()
-    {
+    let over = lasts_as_its_cause && outside_cause(view, seen).is_none();
+    if over && seen.desired == DesiredState::Draining {
         return draft.undrain(view, name);
     }
     if let Some(evidence) = never_started(seen) {

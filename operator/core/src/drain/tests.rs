@@ -52,6 +52,16 @@ fn an_empty_media_node_that_said_so_is_removed() {
 }
 
 #[test]
+fn a_drain_that_only_an_edit_by_hand_asks_for_is_taken_back() {
+    let (mut world, mut policy) = drained(Timestamp(NOW.0 - 5_000));
+    policy.capacity.nodes_min = 3;
+    fixtures::media_node(&mut world, "demo-1").drain_cause = None;
+    let (plan, _) = planned(&world, &policy);
+    assert_eq!(desires(&plan), [("demo-1", DesiredState::Serving, None)]);
+    assert_eq!(deletes(&plan), [""; 0]);
+}
+
+#[test]
 fn nothing_is_removed_on_stale_missing_or_early_evidence() {
     type Case = (&'static str, fn(&mut World));
     let cases: [Case; 6] = [

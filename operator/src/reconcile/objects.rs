@@ -95,10 +95,18 @@ async fn apply_one(
     }
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let act = format!("apply {} {}", manifest.kind.resource().kind, manifest.name);
-    api(client, manifest.kind, namespace)
-        .patch(&manifest.name, &params, &Patch::Apply(&body))
-        .await
-        .map_err(|source| ReconcileError::Write { act: act.clone(), source })?;
+    let failed = |source| ReconcileError::Write { act: act.clone(), source };
+    let api = api(client, manifest.kind, namespace);
+    let applied = api.patch(&manifest.name, &params, &Patch::Apply(&body)).await;
+    let applied = applied.map_err(failed)?;
+    if !is_as_wanted(&applied, &body) {
+        // What somebody added to a list or a selector by hand is theirs to server-side apply, and
+        // would stay. A merge writes our lists whole, and takes away what it is told to.
+        let now = serde_json::to_value(&applied).unwrap_or_default();
+        let params = PatchParams { force: false, ..params };
+        let body = closed(&now, body);
+        api.patch(&manifest.name, &params, &Patch::Merge(&body)).await.map_err(failed)?;
+    }
     tracing::info!(act, namespace, "applied");
     Ok(())
 }
@@ -146,10 +154,31 @@ fn is_as_wanted(live: &DynamicObject, wanted: &Value) -> bool {
     serde_json::to_value(live).is_ok_and(|live| contains(&live, &wanted))
 }
 
+/// Whether a map is ours whole: one label more in a selector, and it selects nothing.
+fn is_closed(key: &str) -> bool {
+    matches!(key, "selector" | "matchLabels")
+}
+
+/// `wanted` with a null for each key that a map of ours has gained in `live`.
+fn closed(live: &Value, mut wanted: Value) -> Value {
+    let (Value::Object(live), Value::Object(fields)) = (live, &mut wanted) else { return wanted };
+    for (key, field) in fields.iter_mut() {
+        let Some(live) = live.get(key) else { continue };
+        *field = closed(live, field.take());
+        if let (true, Value::Object(live), Value::Object(field)) = (is_closed(key), live, field) {
+            for gained in live.keys() {
+                field.entry(gained.clone()).or_insert(Value::Null);
+            }
+        }
+    }
+    wanted
+}
+
 fn contains(whole: &Value, part: &Value) -> bool {
     match (whole, part) {
         (Value::Object(whole), Value::Object(part)) => {
             part.iter().all(|(key, part)| match whole.get(key) {
+                Some(whole) if is_closed(key) => whole == part,
                 Some(whole) => contains(whole, part),
                 // The API server leaves out what is empty.
                 None => is_empty(part),
@@ -185,5 +214,18 @@ mod tests {
         assert!(contains(&live, &wanted));
         live["spec"]["replicas"] = json!(3);
         assert!(!contains(&live, &wanted));
+    }
+
+    #[test]
+    fn a_selector_is_ours_whole_and_what_it_gained_is_taken_away() {
+        let wanted = json!({"spec": {"selector": {"app": "gateway"}, "type": "ClusterIP"}});
+        let mut live = wanted.clone();
+        live["spec"]["clusterIP"] = json!("198.18.240.9");
+        assert!(contains(&live, &wanted));
+        live["spec"]["selector"]["team"] = json!("somebody");
+        assert!(!contains(&live, &wanted));
+        let merged = json!({"spec": {"selector": {"app": "gateway", "team": null},
+            "type": "ClusterIP"}});
+        assert_eq!(closed(&live, wanted), merged);
     }
 }

@@ -107,7 +107,9 @@ async fn reconcile(guard: Arc<Guarded>, context: Arc<Context>) -> Result<Action,
     context.metrics.reconciles_in_flight.inc();
     let outcome = match &guard.0 {
         Ok(cluster) => reconcile_one(&context, cluster).await,
-        Err(invalid) => Err(ReconcileError::Undecodable(invalid.error.clone())),
+        Err(invalid) => tell::undecodable(&context, &invalid.metadata, &invalid.error)
+            .await
+            .and(Err(ReconcileError::Undecodable(invalid.error.clone()))),
     };
     context.metrics.reconciles_in_flight.dec();
     let word = if outcome.is_ok() { "ok" } else { "error" };

@@ -2,12 +2,15 @@
 //! whether a change is worth a write. Invariant: an Event is made for a change, not for every plan.
 
 use hemicycle_crds::{
-    ANNOTATION_ADDRESSES, MediaNode, MediaNodeStatus, MeetingCluster, MeetingClusterStatus,
+    ANNOTATION_ADDRESSES, Condition, MediaNode, MediaNodeStatus, MeetingCluster,
+    MeetingClusterStatus,
 };
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
+    core::PartialObjectMeta,
     runtime::events::{Event, EventType},
 };
 use operator_core::{
@@ -17,7 +20,7 @@ use operator_core::{
     policy::{Policy, PolicyError},
     world::World,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     context::Context,
@@ -104,18 +107,28 @@ async fn write_cluster(
     cluster: &MeetingCluster,
     status: &MeetingClusterStatus,
 ) -> Result<(), ReconcileError> {
-    let name = cluster.name_any();
-    let api: Api<MeetingCluster> =
-        Api::namespaced(context.client.clone(), &cluster.namespace().unwrap_or_default());
+    write_cluster_status(context, &cluster.metadata, json!(status)).await
+}
+
+async fn write_cluster_status(
+    context: &Context,
+    metadata: &ObjectMeta,
+    status: Value,
+) -> Result<(), ReconcileError> {
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    // Typed only by its path: what answers need not be readable either.
+    let api: Api<PartialObjectMeta<MeetingCluster>> =
+        Api::namespaced(context.client.clone(), namespace);
     let body = json!({
         "apiVersion": MeetingCluster::api_version(&()),
         "kind": MeetingCluster::kind(&()),
         // Another of the same name is not told this one's story.
-        "metadata": {"name": name, "uid": cluster.uid()},
+        "metadata": {"name": name, "uid": metadata.uid},
         "status": status,
     });
     let params = PatchParams::apply(STATUS_MANAGER).force();
-    let patched = api.patch_status(&name, &params, &Patch::Apply(&body)).await;
+    let patched = api.patch_status(name, &params, &Patch::Apply(&body)).await;
     gone_is_fine(patched, format!("write the status of MeetingCluster {name}"))
 }
 
@@ -258,20 +271,10 @@ pub async fn invalid(
     now: Timestamp,
 ) -> Result<(), ReconcileError> {
     let before = cluster.status.clone().unwrap_or_default();
-    let condition = |type_: &str, status: &str| {
-        let fresh = hemicycle_crds::Condition {
-            type_: type_.into(),
-            status: status.into(),
-            reason: Reason::SpecInvalid.as_str().into(),
-            message: error.to_string(),
-            last_transition_time: String::new(),
-            observed_generation: cluster.metadata.generation,
-        };
-        status::with_time(&before.conditions, fresh, now)
-    };
+    let generation = cluster.metadata.generation;
     let after = MeetingClusterStatus {
-        conditions: vec![condition("Ready", "False"), condition("Degraded", "True")],
-        observed_generation: cluster.metadata.generation,
+        conditions: not_valid(&before.conditions, &error.to_string(), generation, now),
+        observed_generation: generation,
         ..before.clone()
     };
     if before == after {
@@ -281,4 +284,52 @@ pub async fn invalid(
     publish(context, cluster, EventType::Warning, reason, "Validate", note).await;
     tracing::warn!(tenant = fetch::tenant_of(cluster), %error, "the wishes contradict each other");
     write_cluster(context, cluster, &after).await
+}
+
+/// The resource cannot be decoded: its conditions say so, and are all that can be written of it.
+///
+/// # Errors
+/// When the status cannot be written.
+pub async fn undecodable(
+    context: &Context,
+    metadata: &ObjectMeta,
+    error: &str,
+) -> Result<(), ReconcileError> {
+    context.still_leading()?;
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let known = context.remember(&format!("{namespace}/{name}"), |memory| {
+        memory.told.insert("Undecodable".into(), error.to_owned())
+    });
+    if known.as_deref() == Some(error) {
+        return Ok(());
+    }
+    let message = format!(
+        "the MeetingCluster cannot be read ({error}): compare it with kubectl explain \
+         meetingcluster.spec"
+    );
+    let conditions = not_valid(&[], &message, metadata.generation, context.now());
+    let status = json!({"conditions": conditions, "observedGeneration": metadata.generation});
+    write_cluster_status(context, metadata, status).await
+}
+
+/// The conditions of a meeting cluster that is left as it is, because nobody can tell what it asks.
+fn not_valid(
+    before: &[Condition],
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let conditions = [("Ready", "False"), ("Degraded", "True")].map(|(type_, status)| {
+        let fresh = Condition {
+            type_: type_.into(),
+            status: status.into(),
+            reason: Reason::SpecInvalid.as_str().into(),
+            message: message.to_owned(),
+            last_transition_time: String::new(),
+            observed_generation: generation,
+        };
+        status::with_time(before, fresh, now)
+    });
+    conditions.into()
 }

@@ -23,7 +23,8 @@ use serde::{Deserialize, Serialize};
 pub struct Media {
     /// How a media pod's ports are opened to the outside.
     pub exposure: Exposure,
-    /// UDP port of the first shard; each further shard has the next one.
+    /// UDP port of the first shard; each further shard has the next one. With exposure NodePort
+    /// each media node has ports of its own, the next ones by its number.
     #[schemars(range(min = 1024, max = 65_535))]
     pub udp_port_first: i32,
     /// TCP port for participants whose network lets no UDP through.
@@ -56,7 +57,7 @@ pub enum Exposure {
     HostPort,
     /// Each media node has a Service of type LoadBalancer.
     LoadBalancer,
-    /// Each media node has a Service of type NodePort.
+    /// Each media node has a Service of type NodePort, with ports that no other has.
     NodePort,
     /// The pod shares the Kubernetes node's network. It then sees all of its traffic: choose it
     /// only where the others cannot work.

@@ -23,6 +23,9 @@ const MEDIA_TAINT: &str = "hemicycle.dev/media-node";
 /// Seconds after the drain budget in which the process says goodbye and exits.
 const EXIT_SECONDS: u32 = 30;
 
+/// Behind the last port that a Kubernetes node offers for NodePorts, as API servers come.
+const NODE_PORT_END: u16 = 32_768;
+
 /// Label that names the media node on its pod, for Services of one media node.
 const MEDIA_NODE_LABEL: &str = "hemicycle.dev/media-node";
 
@@ -30,6 +33,30 @@ const MEDIA_NODE_LABEL: &str = "hemicycle.dev/media-node";
 #[must_use]
 pub fn tls_secret(media_node: &str) -> String {
     format!("{media_node}-tls")
+}
+
+/// UDP port of the first shard of a media node. A NodePort belongs to the whole cluster, so there
+/// each media node has ports of its own, by its number; elsewhere all have the same.
+#[must_use]
+pub fn udp_port_first(media: &MediaTemplate, media_node: &str) -> u16 {
+    let first = media.udp_port_first;
+    if media.exposure != Exposure::NodePort {
+        return first;
+    }
+    let shards = media.shards.max(1);
+    let slots = (NODE_PORT_END.saturating_sub(first) / shards).max(1);
+    let number = media_node.rsplit('-').next().and_then(|number| number.parse::<u64>().ok());
+    let slot = u16::try_from(number.unwrap_or_default() % u64::from(slots)).unwrap_or_default();
+    first.saturating_add(slot.saturating_mul(shards))
+}
+
+/// The last UDP port that media nodes may have.
+#[must_use]
+pub fn udp_port_last(media: &MediaTemplate) -> u16 {
+    match media.exposure {
+        Exposure::NodePort => NODE_PORT_END - 1,
+        _ => media.udp_port_first.saturating_add(media.shards.saturating_sub(1)),
+    }
 }
 
 /// The pod of `pod` in `workload`; `None` without a scope label, since then nothing may run.
@@ -142,7 +169,7 @@ fn container(workload: &Workload, pod: &MediaPod) -> Value {
         "image": media.image,
         "imagePullPolicy": workload.image_pull_policy,
         "env": environment(workload, pod),
-        "ports": ports(media),
+        "ports": ports(media, udp_port_first(media, &pod.name)),
         // Equal, and whole cores: the kubelet can then pin shards to them.
         "resources": {"requests": resources, "limits": resources},
         "securityContext": {
@@ -188,7 +215,7 @@ fn environment(workload: &Workload, pod: &MediaPod) -> Vec<Value> {
         field("HEMICYCLE_POD_UID", "metadata.uid"),
         field("HEMICYCLE_KUBERNETES_NODE", "spec.nodeName"),
         value("HEMICYCLE_SHARDS", media.shards.to_string()),
-        value("HEMICYCLE_UDP_PORT_FIRST", media.udp_port_first.to_string()),
+        value("HEMICYCLE_UDP_PORT_FIRST", udp_port_first(media, &pod.name).to_string()),
         value("HEMICYCLE_TCP_PORT", media.tcp_port.to_string()),
         match media.advertised {
             AdvertisedAddress::HostIp => field(advertised, "status.hostIP"),
@@ -205,7 +232,7 @@ fn environment(workload: &Workload, pod: &MediaPod) -> Vec<Value> {
     all
 }
 
-fn ports(media: &MediaTemplate) -> Vec<Value> {
+fn ports(media: &MediaTemplate, udp_port_first: u16) -> Vec<Value> {
     let bound = matches!(media.exposure, Exposure::HostPort | Exposure::HostNetwork);
     let media_port = |name: String, port: u16, protocol: &str| {
         let mut entry = json!({"name": name, "containerPort": port, "protocol": protocol});
@@ -229,7 +256,7 @@ fn ports(media: &MediaTemplate) -> Vec<Value> {
         media_port("ice-tcp".to_owned(), media.tcp_port, "TCP"),
     ];
     all.extend((0..media.shards).map(|shard| {
-        let port = media.udp_port_first.saturating_add(shard);
+        let port = udp_port_first.saturating_add(shard);
         media_port(format!("media-{shard}"), port, "UDP")
     }));
     all
@@ -250,9 +277,10 @@ pub fn media_service(workload: &Workload, media_node: &str) -> Option<Manifest> 
         Exposure::NodePort => "NodePort",
         Exposure::LoadBalancer => "LoadBalancer",
     };
+    let first = udp_port_first(media, media_node);
     let mut ports: Vec<Value> = (0..media.shards)
         .map(|shard| {
-            let port = media.udp_port_first.saturating_add(shard);
+            let port = first.saturating_add(shard);
             let mut entry = json!({"name": format!("media-{shard}"), "port": port,
                 "targetPort": port, "protocol": "UDP"});
             // Participants are told this port, so the outside must have the same.

@@ -34,7 +34,7 @@ fn operator_pods(workload: &Workload) -> Value {
 #[must_use]
 pub fn media_policy(workload: &Workload) -> Manifest {
     let media = &workload.media;
-    let last = media.udp_port_first.saturating_add(media.shards.saturating_sub(1));
+    let last = media_pod::udp_port_last(media);
     let gateways = json!({"podSelector": {"matchLabels": workload.selector(GATEWAY)}});
     let content = json!({"spec": {
         "podSelector": {"matchLabels": workload.selector(MEDIA_NODE)},

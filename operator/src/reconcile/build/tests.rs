@@ -279,3 +279,25 @@ fn media_pods_are_never_evicted_and_gateways_one_at_a_time() {
         }
     }
 }
+
+#[test]
+fn media_nodes_behind_node_ports_have_ports_of_their_own() {
+    let mut workload = workload();
+    workload.media.exposure = Exposure::NodePort;
+    workload.media.udp_port_first = 31_000;
+    let ports = |name: &str| -> (Vec<i32>, Vec<i32>) {
+        let pod: Pod = typed(&media_pod(&workload, &pod_wish(name)).expect("a pod"));
+        let told = pod.spec.expect("a spec").containers.remove(0).ports.unwrap_or_default();
+        let told = told.iter().filter(|port| port.protocol.as_deref() == Some("UDP"));
+        let told = told.map(|port| port.container_port).collect();
+        let made = standing(&workload, [name]).into_iter();
+        let made = made.filter(|made| made.kind == Kind::Service && made.name.ends_with("-media"));
+        let service: Service = typed(&made.last().expect("a Service"));
+        let spec = service.spec.expect("a spec");
+        (told, spec.ports.iter().flatten().filter_map(|port| port.node_port).collect())
+    };
+    assert_eq!(ports("visio-1"), (vec![31_002, 31_003], vec![31_002, 31_003]));
+    assert_eq!(ports("visio-2"), (vec![31_004, 31_005], vec![31_004, 31_005]));
+    // The range holds 884 of them: the next one begins anew, where the first is long gone.
+    assert_eq!(ports("visio-885").0, ports("visio-1").0);
+}

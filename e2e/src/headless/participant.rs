@@ -4,6 +4,7 @@
 //! handle is dropped the task, its sockets and its WebSocket end.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -92,6 +93,10 @@ pub struct Totals {
     pub lateness: Histogram,
     pub resumes: u64,
     pub rejoins: u64,
+    /// Where our media goes: the far end of the pair that ICE chose.
+    pub media_to: Option<SocketAddr>,
+    /// Where others' media comes from.
+    pub media_from: Option<SocketAddr>,
 }
 
 /// State that the task writes and the handle reads.

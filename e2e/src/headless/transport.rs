@@ -33,6 +33,15 @@ pub(super) struct Transport {
     events: Vec<Event>,
     /// Datagrams that the socket did not take.
     pub(super) send_blocked: u64,
+    /// Where media went last: the far end of the pair that ICE chose.
+    pub(super) media_to: Option<SocketAddr>,
+    /// Where media came from last.
+    pub(super) media_from: Option<SocketAddr>,
+}
+
+/// Whether a datagram is SRTP or SRTCP and not STUN or DTLS (RFC 7983).
+fn is_media(datagram: &[u8]) -> bool {
+    matches!(datagram.first(), Some(128..=191))
 }
 
 fn media(error: impl std::fmt::Display) -> HeadlessError {
@@ -70,6 +79,8 @@ impl Transport {
             early_candidates: Vec::new(),
             events: Vec::new(),
             send_blocked: 0,
+            media_to: None,
+            media_from: None,
         })
     }
 
@@ -139,6 +150,9 @@ impl Transport {
         for _ in 0..BATCHES_MAX {
             let more = inbox.receive(&self.socket);
             for (arrival, source, datagram) in inbox.datagrams() {
+                if is_media(datagram) {
+                    self.media_from = Some(source);
+                }
                 let receive = Receive::new(Protocol::Udp, source, self.local, datagram);
                 let Ok(receive) = receive else { continue };
                 self.rtc.handle_input(Input::Receive(arrival, receive)).map_err(media)?;
@@ -185,6 +199,9 @@ impl Transport {
                     return Ok(());
                 }
                 Output::Transmit(transmit) => {
+                    if is_media(&transmit.contents) {
+                        self.media_to = Some(transmit.destination);
+                    }
                     let sent = self.socket.try_send_to(&transmit.contents, transmit.destination);
                     self.send_blocked += u64::from(sent.is_err());
                 }

@@ -55,6 +55,7 @@ impl Session {
             let mut totals = lock(&self.shared.totals);
             totals.packets_sent += sent;
             totals.send_blocked = both.publisher.send_blocked + both.subscriber.send_blocked;
+            totals.media_to = both.publisher.media_to;
         }
         Ok(())
     }
@@ -98,7 +99,11 @@ impl Session {
                 _ => {}
             }
         }
-        lock(&self.shared.totals).packets_received += received;
+        let mut totals = lock(&self.shared.totals);
+        totals.packets_received += received;
+        if let Some(both) = self.transports.as_ref().filter(|_| received > 0) {
+            totals.media_from = both.subscriber.media_from;
+        }
         Ok(())
     }
 

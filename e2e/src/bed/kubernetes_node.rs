@@ -148,11 +148,20 @@ impl Bed {
         let directory = self.layout.node(n).join("etc-cni");
         let net = directory.join("net.d");
         fs::create_dir_all(&net).map_err(|source| Error::file("create", &net, source))?;
-        self.layout.write(&net.join("10-testbed.conflist"), &cni(n))?;
-        self.layout.write(&directory.join("containerd.toml"), CONTAINERD)?;
-        self.layout.write(&directory.join("kubelet.yaml"), &self.kubelet(n))?;
+        self.keep(&net.join("10-testbed.conflist"), &cni(n))?;
+        self.keep(&directory.join("containerd.toml"), CONTAINERD)?;
+        self.keep(&directory.join("kubelet.yaml"), &self.kubelet(n))?;
         let kubeconfig = self.layout.kubeconfig("kube-proxy");
-        self.layout.write(&directory.join("kube-proxy.yaml"), &kube_proxy(&kubeconfig))
+        self.keep(&directory.join("kube-proxy.yaml"), &kube_proxy(&kubeconfig))
+    }
+
+    /// Writes `text` unless it stands there: kube-proxy ends itself when its file is written anew,
+    /// even with the same words, and would do so after it was found running.
+    fn keep(&self, path: &Path, text: &str) -> Result<()> {
+        if fs::read_to_string(path).is_ok_and(|old| old == text) {
+            return Ok(());
+        }
+        self.layout.write(path, text)
     }
 
     fn kubelet(&self, n: u8) -> String {

@@ -3,14 +3,10 @@
 use anyhow::{Context as _, Result, ensure};
 use e2e::story::{MeetingClusterBuilder, Story, tell};
 
-/// What a user is promised on nodes that have the images.
-const READY_SECONDS: u64 = 30;
-
 #[test]
 fn ten_lines_become_a_fleet_and_leave_nothing() {
     tell("fleet", |story| {
-        let meetings = MeetingClusterBuilder::new("visio").media_nodes(2).apply(story)?;
-        meetings.ready(READY_SECONDS)?;
+        let meetings = MeetingClusterBuilder::new("visio").media_nodes(2).serve(story)?;
         let pods = meetings.pods("media-node");
         ensure!(pods.len() == 2, "media nodes: {pods:?}");
         ensure!(!meetings.pods("gateway").is_empty(), "no gateway runs");
@@ -37,8 +33,7 @@ fn left(story: &Story) -> Result<String> {
 #[test]
 fn a_media_pod_deleted_by_hand_comes_back() {
     tell("pod-deleted", |story| {
-        let meetings = MeetingClusterBuilder::new("visio").media_nodes(2).apply(story)?;
-        meetings.ready(READY_SECONDS)?;
+        let meetings = MeetingClusterBuilder::new("visio").media_nodes(2).serve(story)?;
         let pods = meetings.pods("media-node");
         let lost = pods.first().context("no media node")?;
         story.kubectl(&format!("delete pod {lost} --grace-period=0 --force"))?;
@@ -68,9 +63,9 @@ fn weak_keys_are_refused_in_a_condition() {
 #[test]
 fn a_scope_that_no_node_lies_in_is_told() {
     tell("no-scope", |story| {
-        let mut builder = MeetingClusterBuilder::new("visio").media_nodes(1);
-        builder.set("sovereignty", serde_json::json!({"scopeRef": {"name": "nowhere"}}));
-        let meetings = builder.apply(story)?;
+        let nowhere = serde_json::json!({"scopeRef": {"name": "nowhere"}});
+        let builder = MeetingClusterBuilder::new("visio").media_nodes(1);
+        let meetings = builder.with("sovereignty", nowhere).apply(story)?;
         story.until("a condition tells of it", 10, || meetings.messages().contains("nowhere"))?;
         ensure!(meetings.pods("media-node").is_empty(), "media run outside the scope");
         ensure!(meetings.condition("Ready") == "False", "it calls itself ready");

@@ -1,7 +1,8 @@
 //! People of a story in one room: headless participants that publish, and weigh what they receive.
 //! Says what they noticed; the test says what they may.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -20,10 +21,29 @@ const MEDIA_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1));
 /// A busy machine joins three people in less.
 const JOIN_SECONDS: u64 = 30;
 
+/// What people of a gathering publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// Sound alone, where many people are wanted and not many packets.
+    Sound,
+    /// Sound and a picture in three layers.
+    SoundAndPicture,
+}
+
+impl Manner {
+    const fn kinds(self) -> &'static [TrackKind] {
+        match self {
+            Self::Sound => &[TrackKind::Audio],
+            Self::SoundAndPicture => &[TrackKind::Audio, TrackKind::Video],
+        }
+    }
+}
+
 /// People in one room.
 pub struct Gathering<'a> {
     story: &'a Story,
     runtime: Runtime,
+    manner: Manner,
     people: Vec<(String, Participant)>,
 }
 
@@ -36,6 +56,8 @@ pub struct Noticed {
     pub resumed: usize,
     /// How often someone had to join anew.
     pub rejoined: usize,
+    /// Why, for each time.
+    pub reasons: Vec<String>,
     /// Who is gone for good, and why.
     pub gone: Vec<String>,
 }
@@ -51,10 +73,28 @@ impl<'a> Gathering<'a> {
         room: &str,
         count: usize,
     ) -> Result<Self> {
-        let runtime = Runtime::new().context("cannot start the participants' threads")?;
-        let mut gathering = Self { story, runtime, people: Vec::new() };
-        let url = meetings.url()?;
         let begin = Instant::now();
+        let gathering = Self::join(story, meetings, room, count, Manner::SoundAndPicture)?;
+        gathering.flow(JOIN_SECONDS)?;
+        let took = begin.elapsed().as_secs_f64();
+        story.say(&format!("{count} people meet in room {room} (after {took:.1} s)"));
+        Ok(gathering)
+    }
+
+    /// Lets `count` people join `room` and publish; whether it flows is asked later.
+    ///
+    /// # Errors
+    /// If someone does not get in.
+    pub fn join(
+        story: &'a Story,
+        meetings: &Meetings<'_>,
+        room: &str,
+        count: usize,
+        manner: Manner,
+    ) -> Result<Self> {
+        let runtime = Runtime::new().context("cannot start the participants' threads")?;
+        let mut gathering = Self { story, runtime, manner, people: Vec::new() };
+        let url = meetings.url()?;
         for n in 1..=count {
             let identity = format!("{room}-{n}");
             let token = join_token(&meetings.credentials, room, &identity)?;
@@ -63,16 +103,32 @@ impl<'a> Gathering<'a> {
             let joined = gathering.runtime.block_on(async {
                 let someone = Participant::connect(&url, &token, options).await?;
                 someone.publish_audio().await?;
-                someone.publish_video(true).await?;
+                if manner == Manner::SoundAndPicture {
+                    someone.publish_video(true).await?;
+                }
                 Ok::<_, crate::headless::HeadlessError>(someone)
             });
             let someone = joined.with_context(|| format!("{identity} does not get in"))?;
             gathering.people.push((identity, someone));
         }
-        gathering.flow(JOIN_SECONDS)?;
-        let took = begin.elapsed().as_secs_f64();
-        story.say(&format!("{count} people meet in room {room} (after {took:.1} s)"));
         Ok(gathering)
+    }
+
+    /// The one address that everybody's media goes to and comes from, as their own transports see
+    /// it: where the room really is, whatever anybody says.
+    ///
+    /// # Errors
+    /// If it is not one.
+    pub fn media_address(&self) -> Result<SocketAddr> {
+        let mut found = BTreeSet::new();
+        for (who, someone) in &self.people {
+            let totals = someone.totals();
+            found.insert(totals.media_to.with_context(|| format!("{who} sends no media"))?);
+            found.insert(totals.media_from.with_context(|| format!("{who} receives no media"))?);
+        }
+        let one = found.first().copied().context("nobody is there")?;
+        ensure!(found.len() == 1, "their media goes to several places: {found:?}");
+        Ok(one)
     }
 
     /// Waits until everyone receives sound and picture of everyone else, from now on.
@@ -101,7 +157,7 @@ impl<'a> Gathering<'a> {
         for (who, someone) in &self.people {
             let received = someone.received();
             for (whom, _) in self.people.iter().filter(|(whom, _)| whom != who) {
-                for kind in [TrackKind::Audio, TrackKind::Video] {
+                for kind in self.manner.kinds().iter().copied() {
                     let tracks = received
                         .iter()
                         .filter(|(key, _)| key.identity == *whom && key.kind == kind);
@@ -156,6 +212,7 @@ impl<'a> Gathering<'a> {
                 match event {
                     ParticipantEvent::Resumed { .. } => noticed.resumed += 1,
                     ParticipantEvent::Rejoined { .. } => noticed.rejoined += 1,
+                    ParticipantEvent::Rejoining { reason } => noticed.reasons.push(reason),
                     ParticipantEvent::Ended { reason } => {
                         noticed.gone.push(format!("{who}: {reason}"));
                     }

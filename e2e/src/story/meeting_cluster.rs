@@ -14,6 +14,9 @@ use crate::cast::Credentials;
 use crate::install;
 use crate::process::run;
 
+/// What cannot be fulfilled is told within this time of being visible.
+const TOLD_SECONDS: u64 = 5;
+
 /// The sample's specification with changes.
 #[derive(Debug, Clone)]
 pub struct MeetingClusterBuilder {
@@ -61,11 +64,17 @@ impl MeetingClusterBuilder {
         self
     }
 
-    /// Sets a part of the specification.
-    pub fn set(&mut self, part: &str, value: Value) {
+    fn set(&mut self, part: &str, value: Value) {
         if let Some(spec) = self.spec.as_object_mut() {
             spec.insert(part.to_owned(), value);
         }
+    }
+
+    /// With a part of the specification.
+    #[must_use]
+    pub fn with(mut self, part: &str, value: Value) -> Self {
+        self.set(part, value);
+        self
     }
 
     /// Makes the credentials and applies it.
@@ -100,6 +109,48 @@ impl Meetings<'_> {
     pub fn condition(&self, kind: &str) -> String {
         let path = format!("{{.status.conditions[?(@.type==\"{kind}\")].status}}");
         self.story.value(&self.object(), &path)
+    }
+
+    /// Condition `kind` in one line: status, reason, message.
+    #[must_use]
+    pub fn told(&self, kind: &str) -> String {
+        let of = format!(".status.conditions[?(@.type==\"{kind}\")]");
+        let path = format!("{{{of}.status}} {{{of}.reason}}: {{{of}.message}}");
+        self.story.value(&self.object(), &path)
+    }
+
+    /// Waits until condition `kind` begins with `head` (status, reason), at most as long as the
+    /// design allows after a fact can be seen, and returns its line, which must name `cure`.
+    ///
+    /// # Errors
+    /// If it is told late, or without the cure.
+    pub fn told_in_time(&self, kind: &str, head: &str, cure: &str) -> Result<String> {
+        let what = format!("{kind} is {head}");
+        let told = self.story.until(&what, TOLD_SECONDS, || self.told(kind).starts_with(head));
+        let line = self.told(kind);
+        told.with_context(|| format!("it is {line}"))?;
+        ensure!(line.contains(cure), "{kind} names no cure ({cure}): {line}");
+        self.story.say(&line);
+        Ok(line)
+    }
+
+    /// Changes its specification as its owner would.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub fn wish(&self, part: &str, value: &Value) -> Result<()> {
+        self.story.say(&format!("spec.{part} becomes {value}"));
+        self.story.patch(&self.object(), &json!({"spec": {part: value}}))
+    }
+
+    /// Waits until one media node alone reports rooms, and returns its name.
+    ///
+    /// # Errors
+    /// If it does not within the time of a few reports and one write of the numbers.
+    pub fn home(&self) -> Result<String> {
+        let one = || self.media_node_with_rooms().is_ok();
+        self.story.until("one media node reports the room", 15, one)?;
+        self.media_node_with_rooms()
     }
 
     /// Waits for condition Ready.
@@ -149,13 +200,30 @@ impl Meetings<'_> {
         let targets = nodes.iter().map(|n| Ok(SocketAddr::new(node_address(*n).parse()?, port)));
         let targets = targets.collect::<Result<Vec<_>>>()?;
         let listen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        forward(listen, targets)?;
-        // Ready gateways are not yet reachable ones: kube-proxy learns of them a moment later.
-        let page = format!("http://{listen}/");
-        self.story.until("the gateway answers", 20, || {
-            run(Command::new("curl").args(["-sf", "-m", "2", "-o", "/dev/null", &page])).is_ok()
-        })?;
+        forward(listen, targets.clone())?;
+        self.reach(&format!("http://{listen}/"), &targets)?;
         Ok(self.url.get_or_init(|| format!("ws://{listen}")).clone())
+    }
+
+    /// Ready gateways are not yet reachable ones: kube-proxy learns of them a moment later.
+    fn reach(&self, page: &str, targets: &[SocketAddr]) -> Result<()> {
+        // Each target may take a second to be given up.
+        let ask = |page: &str| run(Command::new("curl").args(["-sSfm5", "-o", "/dev/null", page]));
+        let mut last = String::new();
+        let reached = self.story.until("the gateway answers", 20, || match ask(page) {
+            Ok(_) => true,
+            Err(error) => {
+                last = error.to_string();
+                false
+            }
+        });
+        reached.map(|_| ()).with_context(|| {
+            let each = targets.iter().map(|target| match ask(&format!("http://{target}/")) {
+                Ok(_) => format!("{target} answers now"),
+                Err(error) => format!("{target}: {error}"),
+            });
+            format!("the last answer was {last}\n{}", each.collect::<Vec<_>>().join("\n"))
+        })
     }
 
     /// The media node that has rooms, if it is one alone.

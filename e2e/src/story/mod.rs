@@ -6,17 +6,23 @@
 
 mod gathering;
 mod meeting_cluster;
+mod mend;
+mod scene;
+mod scope;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
-use crate::bed::{Bed, Layout, Part, Result as BedResult};
+use crate::bed::{Bed, Layout, Result as BedResult};
 use crate::install;
-use crate::process::Wait;
+use crate::process::{run, tail};
 
-pub use gathering::{Gathering, Noticed};
+pub use gathering::{Gathering, Manner, Noticed};
 pub use meeting_cluster::{MeetingClusterBuilder, Meetings};
+pub use scene::Scene;
+pub use scope::Scope;
 
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -44,25 +50,11 @@ pub fn tell(name: &str, scenes: impl FnOnce(&Story) -> Result<()>) {
     ended.unwrap_or_else(|error| panic!("{name} cannot be cleared away: {error:#}"));
 }
 
-/// Starts whatever an earlier story broke and did not mend.
-fn mend(bed: &Bed) -> Result<()> {
-    for part in Part::ALL {
-        bed.start(part)?;
-    }
-    let answers = || install::kubectl(bed, &["get", "--raw", "/readyz"]).is_ok();
-    Wait::new("the API server's readiness", 60).until(answers)?;
-    for n in bed.layout().nodes() {
-        bed.start_node(n)?;
-        bed.wait_node_ready(n)?;
-    }
-    Ok(())
-}
-
 impl Story {
     fn begin(name: &str) -> Result<Self> {
         ensure!(Bed::is_inside(), "live tests run inside the test bed: ./verify live");
         let bed = Bed::open(Layout::from_environment())?;
-        mend(&bed)?;
+        mend::whole(&bed)?;
         let namespace = format!("story-{name}");
         // What an interrupted run left would tell another story.
         let old = ["delete", "namespace", &namespace, "--ignore-not-found", "--timeout=300s"];
@@ -106,6 +98,16 @@ impl Story {
         install::kubectl(&self.bed, &line).unwrap_or_default()
     }
 
+    /// Changes an object as `kubectl edit` would; a null takes a field away.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub fn patch(&self, object: &str, change: &Value) -> Result<()> {
+        let change = change.to_string();
+        let line = ["-n", &self.namespace, "patch", object, "--type=merge", "-p", &change];
+        install::kubectl(&self.bed, &line).map(|_| ()).with_context(|| format!("patch {object}"))
+    }
+
     /// Waits until `condition` holds and returns how long it took.
     ///
     /// # Errors
@@ -139,7 +141,7 @@ impl Story {
         };
         let own = &["-n", &self.namespace];
         add(&[own, &["get", "all,mc,mn", "-o", "wide"][..]].concat());
-        add(&[own, &["get", "mc,mn", "-o", "yaml"][..]].concat());
+        add(&[own, &["get", "mc,mn,services,endpointslices", "-o", "yaml"][..]].concat());
         add(&[own, &["get", "events", "--sort-by=.lastTimestamp"][..]].concat());
         let logs = ["logs", "--prefix", "--all-containers", "--tail=25"];
         for component in ["media-node", "gateway"] {
@@ -149,7 +151,21 @@ impl Story {
         let operator = ["-n", install::OPERATOR_NAMESPACE];
         add(&[&operator, &logs[..], &["-lapp.kubernetes.io/name=hemicycle-operator"]].concat());
         add(&["get", "nodes", "-o", "wide"]);
+        for n in self.bed.layout().nodes() {
+            text.push_str(&self.routes_of(n));
+        }
         text
+    }
+
+    /// What node `n` does with packets to the story's Services, and what its kube-proxy says.
+    fn routes_of(&self, n: u8) -> String {
+        let rules = run(self.bed.on_node(n).args(["nft", "list", "ruleset"]));
+        let rules = rules.unwrap_or_else(|error| error.to_string());
+        let ours: Vec<_> = rules.lines().filter(|line| line.contains(&self.namespace)).collect();
+        let log = self.bed.layout().log(&format!("n{n}.kube-proxy"));
+        let log = std::fs::read_to_string(&log).unwrap_or_default();
+        let (ours, said) = (ours.join("\n"), tail(&log, 10));
+        format!("--- nft on n{n}\n{ours}\n--- kube-proxy on n{n}\n{said}\n")
     }
 
     fn end(self) -> Result<()> {

@@ -1,0 +1,108 @@
+//! A scope of a story's own: a label on some Kubernetes nodes, as its owner would set it. Cluster
+//! scoped, so the namespace does not take it along. Invariant: object and labels go with the value.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use super::Story;
+use crate::install;
+
+/// A declared scope.
+#[derive(Debug)]
+pub struct Scope<'a> {
+    story: &'a Story,
+    name: String,
+}
+
+/// An attestation that outlasts every story.
+const FAR: &str = "2099-12-31T00:00:00Z";
+
+impl<'a> Scope<'a> {
+    /// Declares a scope of the Kubernetes nodes `nodes`, named after the story.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub fn declare(story: &'a Story, nodes: &[u8]) -> Result<Self> {
+        let scope = Self { story, name: story.namespace().to_owned() };
+        let object = json!({
+            "apiVersion": "hemicycle.dev/v1alpha1",
+            "kind": "QualificationScope",
+            "metadata": {"name": scope.name},
+            "spec": {
+                "provider": "Example Cloud",
+                "service": "Example IaaS",
+                "regions": ["eu-example-1"],
+                "referential": "SecNumCloud 3.2",
+                "attestation": {"id": "EXAMPLE-0002", "expiresAt": FAR},
+                "nodeLabel": {"key": scope.label()},
+            },
+        });
+        install::apply_text(story.bed(), "scope", &object.to_string())?;
+        let label = format!("{}=true", scope.label());
+        for n in nodes {
+            let line = ["label", "--overwrite", "node", &format!("n{n}"), &label];
+            install::kubectl(story.bed(), &line)?;
+        }
+        story.say(&format!("scope {} holds Kubernetes nodes {nodes:?}", scope.name));
+        Ok(scope)
+    }
+
+    /// Its name, as a meeting cluster's `spec.sovereignty`.
+    #[must_use]
+    pub fn chosen(&self) -> serde_json::Value {
+        json!({"scopeRef": {"name": self.name}})
+    }
+
+    /// Withdraws it, or takes that back.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub fn withdraw(&self, withdrawn: bool) -> Result<()> {
+        self.story.say(&format!("the scope's spec.withdrawn becomes {withdrawn}"));
+        self.story.patch(&self.object(), &json!({"spec": {"withdrawn": withdrawn}}))
+    }
+
+    /// Lets its attestation end `seconds` from now.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub fn expire_in(&self, seconds: u64) -> Result<()> {
+        let when = format!("{seconds} seconds");
+        let output = Command::new("date").args(["-u", "-d", &when, "+%Y-%m-%dT%H:%M:%SZ"]).output();
+        let output = output?;
+        ensure!(output.status.success(), "date does not know when {when} from now is");
+        self.attest_until(String::from_utf8_lossy(&output.stdout).trim())
+    }
+
+    /// Renews its attestation for longer than any story.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub fn renew(&self) -> Result<()> {
+        self.attest_until(FAR)
+    }
+
+    fn attest_until(&self, when: &str) -> Result<()> {
+        self.story.say(&format!("the scope's attestation ends at {when}"));
+        self.story.patch(&self.object(), &json!({"spec": {"attestation": {"expiresAt": when}}}))
+    }
+
+    fn object(&self) -> String {
+        format!("qualificationscope/{}", self.name)
+    }
+
+    fn label(&self) -> String {
+        format!("{}.scope.node-restriction.kubernetes.io/qualified", self.name)
+    }
+}
+
+impl Drop for Scope<'_> {
+    fn drop(&mut self) {
+        let bed = self.story.bed();
+        // The story's own end is what is judged; the next one declares its scope anew.
+        let _ = install::kubectl(bed, &["delete", &self.object(), "--ignore-not-found"]);
+        let _ = install::kubectl(bed, &["label", "nodes", "--all", &format!("{}-", self.label())]);
+    }
+}

@@ -71,7 +71,9 @@ struct Header {
 }
 
 /// The redundant blocks' headers, the primary block's payload type, and what follows.
-fn headers(payload: &[u8]) -> Option<([Option<Header>; BLOCKS_MAX], u8, &[u8])> {
+type Headers<'a> = ([Option<Header>; BLOCKS_MAX], u8, &'a [u8]);
+
+fn headers(payload: &[u8]) -> Option<Headers<'_>> {
     let mut headers = [None; BLOCKS_MAX];
     let mut rest = payload;
     let mut slots = headers.iter_mut();

@@ -197,7 +197,7 @@ impl DtlsInstance for Records {
 /// SCTP's checksum (RFC 9260 appendix A).
 fn crc32c(bytes: &[u8]) -> u32 {
     let step = |sum: u32, byte: &u8| {
-        (0..8).fold(sum ^ u32::from(*byte), |sum, _| sum >> 1 ^ (sum & 1) * 0x82f6_3b78)
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| (sum >> 1) ^ ((sum & 1) * 0x82f6_3b78))
     };
     !bytes.iter().fold(u32::MAX, step)
 }

@@ -315,11 +315,11 @@ fn speak(sequence: u16, timestamp: u32, repeats: usize, pauses: &[u16]) -> Vec<S
         let contents = u64::from(number).to_be_bytes();
         let mut headers = Vec::new();
         let mut blocks = Vec::new();
-        for before in (1..=u16::try_from(repeats).unwrap().min(number)).rev() {
+        for before in (1..=u16::try_from(repeats).expect("few").min(number)).rev() {
             let ticks = now.wrapping_sub(sent[usize::from(number - before)].timestamp);
             // Too long ago for the field: senders leave it out, and all that is older.
             if ticks < 1 << 14 {
-                let word = (ticks << 10) as u32 | 8;
+                let word = (ticks << 10) | 8;
                 headers.extend_from_slice(&[0x80 | 111]);
                 headers.extend_from_slice(&word.to_be_bytes()[1..]);
                 blocks.extend_from_slice(&u64::from(number - before).to_be_bytes());

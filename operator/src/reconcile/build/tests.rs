@@ -290,9 +290,9 @@ fn media_nodes_behind_node_ports_have_ports_of_their_own() {
         let told = pod.spec.expect("a spec").containers.remove(0).ports.unwrap_or_default();
         let told = told.iter().filter(|port| port.protocol.as_deref() == Some("UDP"));
         let told = told.map(|port| port.container_port).collect();
-        let made = standing(&workload, [name]).into_iter();
-        let made = made.filter(|made| made.kind == Kind::Service && made.name.ends_with("-media"));
-        let service: Service = typed(&made.last().expect("a Service"));
+        let mut made = standing(&workload, [name]).into_iter();
+        let made = made.find(|made| made.kind == Kind::Service && made.name.ends_with("-media"));
+        let service: Service = typed(&made.expect("a Service"));
         let spec = service.spec.expect("a spec");
         (told, spec.ports.iter().flatten().filter_map(|port| port.node_port).collect())
     };

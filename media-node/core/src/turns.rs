@@ -18,9 +18,9 @@ const TURNS_MAX: u32 = 512;
 /// How long the pacer may rest when its queue is empty and it has probes to send: the shortest
 /// distance between the bursts of a probe (libwebrtc, `min_probe_delta`).
 const REST_PROBING: Duration = Duration::from_millis(2);
-/// The same when nothing is paced, because no video was written: then its budgets, which it looks
-/// after 25 times a second, matter to nobody. What else falls due meanwhile comes so much late, or
-/// with the next packet.
+/// The same when nothing is paced, because no video was written: then its budgets and the estimate,
+/// which are looked after 25 and 40 times a second, matter to nobody. What else falls due meanwhile
+/// comes so much late, or with the next packet.
 const REST: Duration = Duration::from_millis(100);
 
 /// What follows a datagram.
@@ -43,7 +43,7 @@ pub(crate) struct Turns {
     resends: u128,
     /// Packets written that have not left.
     unsent: u32,
-    /// Something of the pacer's left in this turn.
+    /// Something of the pacer's has left in this turn.
     progress: bool,
     taken: u32,
     probing: bool,
@@ -84,6 +84,7 @@ impl Turns {
             return Next::Poll;
         }
         self.taken += 1;
+        self.progress = false;
         Next::Turn
     }
 
@@ -94,7 +95,9 @@ impl Turns {
         self.taken = 0;
         let pacer = match reason {
             Reason::Pacer(PacerReason::Immediate) => true,
-            Reason::Pacer(PacerReason::Handle) => self.paced && !self.probing,
+            Reason::Pacer(PacerReason::Handle) | Reason::BweDelayControl => {
+                self.paced && !self.probing
+            }
             _ => false,
         };
         if !pacer || cut_short {
@@ -151,18 +154,22 @@ mod tests {
         let later = now + Duration::from_millis(7);
         let paced = Reason::Pacer(PacerReason::Paced);
         assert_eq!(turns.next(now, later, paced), later);
-        assert_eq!(turns.next(now, now, IMMEDIATE), now + REST);
         turns.written(Kind::Audio);
-        assert_eq!(turns.left(&MEDIA), Next::Said, "the one that was dropped does not count");
+        assert_eq!(turns.left(&MEDIA), Next::Turn, "the one that is held may leave as well");
+        assert_eq!(turns.next(now, now, IMMEDIATE), now + REST, "it was dropped");
+        turns.written(Kind::Audio);
+        assert_eq!(turns.left(&MEDIA), Next::Said, "and does not count any more");
     }
 
     #[test]
     fn budgets_are_looked_after_only_where_video_is_paced() {
         let (mut turns, now) = (turns(), Instant::now());
-        let (handle, at) = (Reason::Pacer(PacerReason::Handle), now + Duration::from_millis(40));
-        assert_eq!(turns.next(now, at, handle), now + REST);
+        let at = now + Duration::from_millis(25);
+        let reasons = [Reason::Pacer(PacerReason::Handle), Reason::BweDelayControl];
+        assert_eq!(reasons.map(|reason| turns.next(now, at, reason)), [now + REST; 2]);
+        assert_eq!(turns.next(now, at, Reason::Ice), at);
         turns.written(Kind::Video);
-        assert_eq!(turns.next(now, at, handle), at);
+        assert_eq!(reasons.map(|reason| turns.next(now, at, reason)), [at; 2]);
     }
 
     #[test]

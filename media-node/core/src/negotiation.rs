@@ -251,8 +251,7 @@ impl Subscriber {
                 (section.mid.to_string(), stream, section.identity.track_sid.clone())
             })
             .collect();
-        let offer = sdp::without_audio_feedback(&offer.to_sdp_string());
-        sdp::with_track_identities(&offer, &identities)
+        sdp::with_track_identities(&offer.to_sdp_string(), &identities)
     }
 
     /// Takes the answer to the open offer; an answer to an older one is ignored.

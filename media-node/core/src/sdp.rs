@@ -156,20 +156,6 @@ pub(crate) fn with_track_identities(sdp: &str, identities: &[(String, String, St
     out
 }
 
-/// Takes transport-wide sequence numbers out of the audio sections of an offer of ours. Video alone
-/// adapts to the estimate, and reports of every voice cost more than they tell: neither LiveKit's
-/// server (`pkg/rtc/config.go`, subscriber) nor Firefox has them for audio.
-pub(crate) fn without_audio_feedback(sdp: &str) -> String {
-    let mut out = String::with_capacity(sdp.len());
-    for block in blocks(sdp) {
-        let audio = block.starts_with("m=audio");
-        let numbers =
-            |line: &str| line.starts_with("a=extmap:") && line.contains("transport-wide-cc");
-        out.extend(block.split_inclusive('\n').filter(|line| !(audio && numbers(line))));
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,17 +184,6 @@ mod tests {
         assert!(changed.contains("a=msid:PA_x|TR_y TR_y\r\n") && changed.contains("a=msid:- mic"));
         assert_eq!(sections(&changed).len(), 3);
         assert_eq!(with_track_identities(OFFER, &[]), OFFER);
-    }
-
-    #[test]
-    fn audio_goes_without_transport_wide_numbers_and_video_keeps_them() {
-        let number = "a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-\
-                      extensions-01\r\n";
-        let section = |kind: &str, more: &str| format!("m={kind} 9 X 0\r\n{more}a=mid:0\r\n");
-        let both = section("audio", number) + &section("video", number);
-        let changed = without_audio_feedback(&format!("v=0\r\n{both}"));
-        assert_eq!(changed, format!("v=0\r\n{}{}", section("audio", ""), section("video", number)));
-        assert_eq!(without_audio_feedback(OFFER), OFFER);
     }
 
     #[test]

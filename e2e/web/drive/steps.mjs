@@ -71,26 +71,6 @@ export async function quality({ a, b }) {
   return { quality: await b.until('the connection quality', said, 20_000) };
 }
 
-/** Firefox sends and takes plain Opus. */
-const redundant = (one, other) => [one, other].every((person) => person.engine === 'chromium');
-
-/** Redundant audio goes from those who can send it to those who can take it. */
-export async function redundancy({ a, b }) {
-  const all = [];
-  for (const [one, other] of [[a, b], [b, a]]) {
-    const identity = await one.identity();
-    const got = await other.received(identity, 'microphone');
-    const sent = (await one.stats()).sent.find((each) => each.source === 'microphone');
-    const figure = { from: one.engine, sent: sent?.codec, to: other.engine, got: got?.codec };
-    all.push(figure);
-    const wanted = redundant(one, one) ? 'red' : 'opus';
-    if (sent?.codec !== wanted) throw new Error(`sent is not ${wanted}: ${JSON.stringify(all)}`);
-    const taken = redundant(one, other) ? 'red' : 'opus';
-    if (got?.codec !== taken) throw new Error(`got is not ${taken}: ${JSON.stringify(all)}`);
-  }
-  return all;
-}
-
 /** Microphone and camera come in one stream where the browser tells their tracks apart. */
 export async function lipSync({ a, b }) {
   const all = [];
@@ -301,7 +281,6 @@ export const STEPS = [
   ['cipher', 'media is secured with AES-GCM', cipher],
   ['speaking', 'who speaks is shown', speaking],
   ['quality', 'connection quality is shown', quality],
-  ['redundancy', 'redundant audio where both can', redundancy],
   ['lip-sync', 'voice and picture in one stream', lipSync],
   ['mute', 'mute and unmute', mute],
   ['camera', 'camera off and on', camera],

@@ -222,6 +222,17 @@ fn client_info(values: &BTreeMap<String, String>) -> ClientInfo {
     }
 }
 
+/// The browser that a `User-Agent` header names, as far as it matters: LiveKit's JavaScript SDK does
+/// not name it, and its server reads this header (`pkg/service/utils.go`, `AugmentClientInfo`).
+#[must_use]
+pub fn browser_of(user_agent: &str) -> &'static str {
+    // Chromium names Safari as well, and everything names Mozilla.
+    let known = [("Firefox/", "Firefox"), ("Chrome/", "Chrome"), ("CriOS/", "Safari")];
+    let found = known.into_iter().chain([("Safari/", "Safari")]);
+    let mut found = found.filter(|(token, _)| user_agent.contains(token));
+    found.next().map_or("", |(_, browser)| browser)
+}
+
 fn sdk_of(name: &str) -> Sdk {
     match name {
         "js" => Sdk::Js,

@@ -225,3 +225,17 @@ proptest! {
         let _ = Endpoint::of(&text);
     }
 }
+
+#[test]
+fn the_browser_is_read_from_the_user_agent() {
+    use livekit_contract::connect::browser_of;
+    let firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:153.0) Gecko/20100101 Firefox/153.0";
+    let chrome = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) \
+                  Chrome/156.0.0.0 Safari/537.36";
+    let safari = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, \
+                  like Gecko) Version/17.4 Safari/605.1.15";
+    assert_eq!(browser_of(firefox), "Firefox");
+    assert_eq!(browser_of(chrome), "Chrome");
+    assert_eq!(browser_of(safari), "Safari");
+    assert_eq!(browser_of("curl/8.0"), "");
+}

@@ -9,7 +9,7 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use livekit_contract::connect::ConnectQuery;
+use livekit_contract::connect::{ConnectQuery, browser_of};
 use livekit_contract::frame::FRAME_BYTES_MAX;
 use livekit_contract::grants::{Claims, VideoGrant};
 use livekit_contract::token;
@@ -130,7 +130,7 @@ fn admit(
     query: Option<&str>,
     strict: bool,
 ) -> Result<Admitted, Refused> {
-    let query = ConnectQuery::parse(query.unwrap_or_default())
+    let mut query = ConnectQuery::parse(query.unwrap_or_default())
         .map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     let mut claims = verified(node, headers, &query)?;
     if query.attributes_malformed && strict {
@@ -147,6 +147,10 @@ fn admit(
         }
         video.can_subscribe = Some(false);
         claims.identity = format!("{}#{suffix}", claims.identity);
+    }
+    if query.client.browser.is_empty() {
+        let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        query.client.browser = browser_of(agent.unwrap_or_default()).to_owned();
     }
     check_names(&claims.identity, room.as_deref())?;
     add_attributes(&mut claims, &query)?;

@@ -222,8 +222,8 @@ fn client_info(values: &BTreeMap<String, String>) -> ClientInfo {
     }
 }
 
-/// The browser that a `User-Agent` header names, as far as it matters: LiveKit's JavaScript SDK does
-/// not name it, and its server reads this header (`pkg/service/utils.go`, `AugmentClientInfo`).
+/// The browser that a `User-Agent` header names, as far as it matters: LiveKit's JavaScript SDK
+/// does not name it, and its server reads this header (`pkg/service/utils.go`).
 #[must_use]
 pub fn browser_of(user_agent: &str) -> &'static str {
     // Chromium names Safari as well, and everything names Mozilla.

@@ -35,9 +35,7 @@ impl Alarm {
         self.scheduled = None;
         self.deadline.is_some_and(|deadline| deadline <= now)
     }
-}
 
-impl Alarm {
     /// The owner will be woken, after now.
     pub(crate) fn is_ahead(&self, now: Instant) -> bool {
         self.deadline.is_some_and(|deadline| deadline > now)

@@ -45,6 +45,7 @@ pub const REASONS: &[(&str, &str)] = &[
     ("RollingOut", "media nodes of an older template are being replaced"),
     ("Draining", "media nodes are being emptied"),
     ("GatewayNotReady", "no gateway replica is ready"),
+    ("GatewayRollingOut", "gateway replicas of an older template are being replaced"),
     ("GatewayFailing", "a pod of the gateway does not run, although others may"),
     ("ScopeNotValid", "the scope is missing, expired or withdrawn"),
     ("ScopeUnknown", "nobody could look at the scope"),

@@ -151,6 +151,7 @@ impl Venue {
         say("switching on the meeting page and a port on every Kubernetes node");
         let patch = ["-n", NAMESPACE, "patch", &cluster, "--type=merge", "--patch", &opening()];
         install::kubectl(bed, &patch)?;
+        install::rolled_out(bed, &cluster, NAMESPACE, 60)?;
         let port = free_port()?;
         let forward = forward_inside(bed, port)?;
         let url = format!("ws://localhost:{port}");

@@ -149,11 +149,39 @@ pub fn ready(bed: &Bed, object: &str, namespace: &str, seconds: u64) -> Result<(
         let said = kubectl(bed, &["get", object, "-n", namespace, "-o", path]);
         said.is_ok_and(|text| text == "True")
     });
-    met.map_err(|error| {
-        let said = kubectl(bed, &["describe", object, "-n", namespace]).unwrap_or_default();
-        let pods = kubectl(bed, &["get", "pods", "-A", "-o", "wide"]).unwrap_or_default();
-        Error::Machine { what: format!("{error}\n{said}\n{pods}"), remedy: "see above" }
-    })
+    met.map_err(|error| account(bed, object, namespace, &error))
+}
+
+/// Waits until a change of meeting cluster `object` has reached every gateway and the older ones
+/// are gone: while both are there, a page of one loads its parts from another.
+///
+/// # Errors
+/// If that takes longer than `seconds`; then with what the object says of itself.
+pub fn rolled_out(bed: &Bed, object: &str, namespace: &str, seconds: u64) -> Result<()> {
+    let progress = ".status.conditions[?(@.type==\"Progressing\")]";
+    let path = format!(
+        "jsonpath={{.metadata.generation}} {{{progress}.observedGeneration}} \
+         {{{progress}.status}} {{.spec.gateway.replicas}}"
+    );
+    let gateways = "hemicycle.dev/component=gateway";
+    let met = Wait::new(&format!("the roll-out of {object}"), seconds).until(|| {
+        let said = kubectl(bed, &["get", object, "-n", namespace, "-o", &path]);
+        let said = said.unwrap_or_default();
+        let pods = kubectl(bed, &["get", "pods", "-n", namespace, "-l", gateways, "-o", "name"]);
+        let pods = pods.map_or(0, |text| text.lines().count()).to_string();
+        match said.split_whitespace().collect::<Vec<_>>().as_slice() {
+            [generation, seen, "False", replicas] => generation == seen && *replicas == pods,
+            _ => false,
+        }
+    });
+    met.map_err(|error| account(bed, object, namespace, &error))
+}
+
+/// What the cluster says when a wait was in vain.
+fn account(bed: &Bed, object: &str, namespace: &str, error: &Error) -> Error {
+    let said = kubectl(bed, &["describe", object, "-n", namespace]).unwrap_or_default();
+    let pods = kubectl(bed, &["get", "pods", "-A", "-o", "wide"]).unwrap_or_default();
+    Error::Machine { what: format!("{error}\n{said}\n{pods}"), remedy: "see above" }
 }
 
 /// `kubectl` with `line`; its output.

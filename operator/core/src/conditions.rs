@@ -8,7 +8,7 @@ use crate::{
     plan::{PlanReport, Stage, WaitingOn},
     policy::{Paused, Policy},
     sovereignty::ScopeGate,
-    world::{CredentialsSeen, PlacerSeen, World},
+    world::{CredentialsSeen, GatewayRollout, PlacerSeen, World},
 };
 
 mod reason;
@@ -112,7 +112,7 @@ fn condition(
 pub fn conditions(world: &World, policy: &Policy, report: &PlanReport) -> Vec<Condition> {
     let available = available(world, report);
     let degraded = degraded(world, report);
-    let progressing = progressing(policy, report);
+    let progressing = progressing(world, policy, report);
     let capacity = capacity(world, policy, report);
     let ready = ready(&available, &degraded, policy, report);
     vec![ready, available, progressing, degraded, paused(policy), capacity, placement(world)]
@@ -183,7 +183,7 @@ fn blocker(world: &World, report: &PlanReport) -> Option<(Reason, String)> {
         .or_else(|| trouble::failing(world).map(|message| (Reason::MediaNodesFailing, message)))
 }
 
-fn progressing(policy: &Policy, report: &PlanReport) -> Condition {
+fn progressing(world: &World, policy: &Policy, report: &PlanReport) -> Condition {
     let kind = ConditionKind::Progressing;
     if policy.paused == Paused::Yes {
         let message = "spec.paused is true: nothing is changed";
@@ -212,6 +212,15 @@ fn progressing(policy: &Policy, report: &PlanReport) -> Condition {
         let message =
             waits.unwrap_or_else(|| format!("{} media nodes are being emptied", scale.emptying));
         return condition(kind, Status::True, Reason::Draining, message);
+    }
+    if let Some(gateway) = &world.gateway
+        && let GatewayRollout::Going { updated } = gateway.rollout
+    {
+        let message = format!(
+            "{updated} of {} gateway replicas are of the newest template, {} are ready",
+            gateway.replicas_wanted, gateway.replicas_ready
+        );
+        return condition(kind, Status::True, Reason::GatewayRollingOut, message);
     }
     condition(kind, Status::False, Reason::AsExpected, "nothing is being changed")
 }

@@ -22,7 +22,11 @@ pub(crate) fn fleet(count: u32) -> (World, Policy) {
         kubernetes_nodes: Some(BTreeMap::new()),
         scopes: Some(BTreeMap::new()),
         credentials: CredentialsSeen::Good,
-        gateway: Some(GatewaySeen { replicas_wanted: 2, replicas_ready: 2, trouble: None }),
+        gateway: Some(GatewaySeen {
+            replicas_wanted: 2,
+            replicas_ready: 2,
+            ..GatewaySeen::default()
+        }),
         placer: PlacerSeen::Placing,
         ..World::default()
     };

@@ -282,8 +282,23 @@ pub struct GatewaySeen {
     pub replicas_wanted: u32,
     /// Replicas ready.
     pub replicas_ready: u32,
+    /// How far its pods are what was last wished for.
+    pub rollout: GatewayRollout,
     /// The first of its pods that does not run.
     pub trouble: Option<PodTrouble>,
+}
+
+/// Whether the gateway's pods are what was last wished for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GatewayRollout {
+    /// Every one is, and no older one is left.
+    #[default]
+    Done,
+    /// Older ones are left, or newer ones are not ready.
+    Going {
+        /// Replicas of the newest template.
+        updated: u32,
+    },
 }
 
 /// A pod that does not run, and why.

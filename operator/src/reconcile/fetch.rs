@@ -17,15 +17,16 @@ use k8s_openapi::api::{
 use kube::{Api, ResourceExt, api::ListParams, core::DeserializeGuard};
 use operator_core::{
     ids::{KubernetesNodeName, MediaNodeName, ScopeName, Timestamp},
+    policy::Policy,
     world::{
-        CredentialsSeen, Deleting, DesiredState, DrainCause, DrainRequested, GatewaySeen,
-        KubernetesNodeSeen, MediaNodeSeen, PodSeen, PodTrouble, ScopeSeen, World,
+        CredentialsSeen, Deleting, DesiredState, DrainCause, DrainRequested, GatewayRollout,
+        GatewaySeen, KubernetesNodeSeen, MediaNodeSeen, PodSeen, PodTrouble, ScopeSeen, World,
     },
 };
 
 use super::{
     addresses,
-    build::{gateway, media_pod},
+    build::gateway,
     context::Context,
     credentials,
     error::ReconcileError,
@@ -176,9 +177,16 @@ fn gateway_seen(deployment: &Deployment, pods: &BTreeMap<String, Pod>) -> Gatewa
         let words = seen::trouble(pod.status.as_ref()?)?;
         Some(PodTrouble { pod: name.clone(), words })
     });
+    let wanted = number(deployment.spec.as_ref().and_then(|spec| spec.replicas));
+    let status = deployment.status.clone().unwrap_or_default();
+    let updated = number(status.updated_replicas);
+    // As `kubectl rollout status` judges.
+    let done = status.observed_generation >= deployment.metadata.generation
+        && [updated, number(status.replicas), number(status.available_replicas)] == [wanted; 3];
     GatewaySeen {
-        replicas_wanted: number(deployment.spec.as_ref().and_then(|spec| spec.replicas)),
-        replicas_ready: number(deployment.status.as_ref().and_then(|status| status.ready_replicas)),
+        replicas_wanted: wanted,
+        replicas_ready: number(status.ready_replicas),
+        rollout: if done { GatewayRollout::Done } else { GatewayRollout::Going { updated } },
         trouble: of_pods.or_else(|| not_made(deployment)),
     }
 }
@@ -197,15 +205,14 @@ pub fn world(
     context: &Context,
     cluster: &MeetingCluster,
     observed: &Observed,
-    workload: &Workload,
+    (workload, policy): (&Workload, &Policy),
     now: Timestamp,
 ) -> World {
     let tenant = tenant_of(cluster);
     let status = cluster.status.as_ref();
-    let template_hash = media_pod::template_hash(workload);
     let media_nodes = observed.media_nodes.iter().map(|(name, media_node)| {
         let pod = observed.pods.get(name);
-        let mut seen = media_node_seen(media_node, pod, &template_hash, now);
+        let mut seen = media_node_seen(media_node, pod, &policy.template_hash, now);
         seen.report = context.fleet.report(&tenant, name);
         if let (PodSeen::Present(seen), Some(pod)) = (&mut seen.pod, pod)
             && seen.trouble.is_some()

@@ -18,7 +18,7 @@ pub mod tell;
 pub mod validate;
 pub mod workload;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use hemicycle_crds::{MediaNode, MeetingCluster};
@@ -41,11 +41,12 @@ use operator_core::{
     plan::{self, PlanReport},
     policy::Policy,
     sovereignty::{self, Footing},
-    world::{Deleting, DesiredState, RefusalSeen, World},
+    world::{Deleting, DesiredState, GatewayRollout, RefusalSeen, World},
 };
 use tokio_stream::wrappers::WatchStream;
 
 use self::{
+    build::manifest::Kind,
     context::{Context, REFUSALS_MAX},
     error::ReconcileError,
     fetch::Observed,
@@ -150,7 +151,8 @@ pub async fn reconcile_one(
             return Ok(Action::await_change());
         }
     };
-    let world = fetch::world(context, cluster, &observed, &workload, seen::timestamp(now));
+    let wanted = (&workload, &policy);
+    let world = fetch::world(context, cluster, &observed, wanted, seen::timestamp(now));
     let (plan, mut report) = plan::plan(&world, &policy, seen::timestamp(now));
     tracing::debug!(tenant, scale = ?report.scale, steps = ?plan.steps, "planned");
     context.remember(&tenant, |memory| memory.scale = report.scale_memory.clone());
@@ -167,8 +169,7 @@ pub async fn reconcile_one(
         // and so write a new status, which would wake us at once instead of after the pause.
         report.ordinal_high_water = world.ordinal_high_water;
     }
-    let refusals = keep_refusals(context, &tenant, &applied, seen::timestamp(now));
-    let world = World { refusals, ..world };
+    let world = afterwards(context, &tenant, world, &applied, seen::timestamp(now));
     let told = conditions(&world, &policy, &report);
     let account = tell::Account {
         cluster,
@@ -192,6 +193,27 @@ pub async fn reconcile_one(
     Ok(Action::requeue(LOOK_EVERY))
 }
 
+/// The world as it is told, once what was to be written was.
+fn afterwards(
+    context: &Context,
+    tenant: &str,
+    mut world: World,
+    applied: &Applied,
+    now: Timestamp,
+) -> World {
+    world.refusals = keep_refusals(context, tenant, applied, now);
+    if let (Some(gateway), Ok(written)) = (&mut world.gateway, applied)
+        && written.contains(&Kind::Deployment)
+    {
+        // What was seen of it is older than what is wanted of it.
+        gateway.rollout = GatewayRollout::Going { updated: 0 };
+    }
+    world
+}
+
+/// The kinds of the standing objects that were written.
+type Applied = Result<BTreeSet<Kind>, ReconcileError>;
+
 /// Everything that is written but the statuses.
 async fn apply(
     context: &Context,
@@ -200,20 +222,22 @@ async fn apply(
     observed: &Observed,
     world: &World,
     plan: &operator_core::step::Plan,
-) -> Result<(), ReconcileError> {
+) -> Applied {
     context.still_leading()?;
     let authority = authority(context, workload).await?;
     if cluster.spec.paused {
-        return Ok(());
+        return Ok(BTreeSet::new());
     }
     certificates(context, workload, &authority, world).await?;
     context.still_leading()?;
     let media_nodes = observed.media_nodes.keys().map(String::as_str);
     let standing = build::standing(workload, media_nodes);
     let (namespace, name) = (&workload.namespace, &workload.name);
-    objects::apply(&context.client, namespace, name, &workload.owner.uid, &standing).await?;
+    let owner = &workload.owner.uid;
+    let written = objects::apply(&context.client, namespace, name, owner, &standing).await?;
     steps::carry_out(context, workload, &authority, world, plan).await?;
-    addresses::write(context, workload, observed).await
+    addresses::write(context, workload, observed).await?;
+    Ok(written)
 }
 
 async fn authority(context: &Context, workload: &Workload) -> Result<Authority, ReconcileError> {
@@ -316,7 +340,7 @@ fn show_fleet(
 fn keep_refusals(
     context: &Context,
     tenant: &str,
-    applied: &Result<(), ReconcileError>,
+    applied: &Applied,
     now: Timestamp,
 ) -> Vec<RefusalSeen> {
     context.remember(tenant, |memory| {

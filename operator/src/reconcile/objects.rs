@@ -3,7 +3,7 @@
 //! Invariant: an object that already is as wanted is not written; a deletion carries UID and
 //! resourceVersion of what was seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hemicycle_crds::LABEL_MEETING_CLUSTER;
 use kube::{
@@ -33,7 +33,8 @@ fn api(client: &Client, kind: Kind, namespace: &str) -> Api<DynamicObject> {
     Api::namespaced_with(client.clone(), namespace, &kind.resource())
 }
 
-/// Makes the standing objects so and removes the others of the same labels and owner.
+/// Makes the standing objects so and removes the others of the same labels and owner; returns the
+/// kinds of those that were written.
 ///
 /// # Errors
 /// The first call that fails; what was done before stays done.
@@ -43,14 +44,17 @@ pub async fn apply(
     meeting_cluster: &str,
     owner_uid: &str,
     wanted: &[Manifest],
-) -> Result<(), ReconcileError> {
+) -> Result<BTreeSet<Kind>, ReconcileError> {
+    let mut written = BTreeSet::new();
     let wants_route = wanted.iter().any(|manifest| manifest.kind == Kind::HttpRoute);
     // The Gateway API may not be installed: its kind is touched only when it was asked for.
     let kinds = Kind::PRUNED.into_iter().chain(wants_route.then_some(Kind::HttpRoute));
     for kind in kinds {
         let live = list(client, kind, namespace, meeting_cluster).await?;
         for manifest in wanted.iter().filter(|manifest| manifest.kind == kind) {
-            apply_one(client, namespace, manifest, live.get(&manifest.name)).await?;
+            if apply_one(client, namespace, manifest, live.get(&manifest.name)).await? {
+                written.insert(kind);
+            }
         }
         for (name, object) in &live {
             let kept = wanted.iter().any(|wish| wish.kind == kind && wish.name == *name);
@@ -60,7 +64,7 @@ pub async fn apply(
             }
         }
     }
-    Ok(())
+    Ok(written)
 }
 
 async fn list(
@@ -76,12 +80,13 @@ async fn list(
     Ok(listed.items.into_iter().map(|object| (object.name_any(), object)).collect())
 }
 
+/// Writes one object unless it is as wanted, and says whether it did.
 async fn apply_one(
     client: &Client,
     namespace: &str,
     manifest: &Manifest,
     live: Option<&DynamicObject>,
-) -> Result<(), ReconcileError> {
+) -> Result<bool, ReconcileError> {
     let mut body = manifest.body.clone();
     let hash = hash_of(&body);
     if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -91,7 +96,7 @@ async fn apply_one(
         }
     }
     if live.is_some_and(|live| is_as_wanted(live, &body)) {
-        return Ok(());
+        return Ok(false);
     }
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let act = format!("apply {} {}", manifest.kind.resource().kind, manifest.name);
@@ -108,7 +113,7 @@ async fn apply_one(
         api.patch(&manifest.name, &params, &Patch::Merge(&body)).await.map_err(failed)?;
     }
     tracing::info!(act, namespace, "applied");
-    Ok(())
+    Ok(true)
 }
 
 async fn delete(

@@ -16,6 +16,8 @@ pub enum Reason {
     Draining,
     /// No gateway replica is ready.
     GatewayNotReady,
+    /// Gateway replicas of an older template are being replaced.
+    GatewayRollingOut,
     /// A pod of the gateway does not run, although others may.
     GatewayFailing,
     /// The scope is missing, expired or withdrawn.
@@ -50,13 +52,14 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::AsExpected,
         Self::MediaNodesStarting,
         Self::MediaNodesFailing,
         Self::RollingOut,
         Self::Draining,
         Self::GatewayNotReady,
+        Self::GatewayRollingOut,
         Self::GatewayFailing,
         Self::ScopeNotValid,
         Self::ScopeUnknown,
@@ -84,6 +87,7 @@ impl Reason {
             Self::RollingOut => "RollingOut",
             Self::Draining => "Draining",
             Self::GatewayNotReady => "GatewayNotReady",
+            Self::GatewayRollingOut => "GatewayRollingOut",
             Self::GatewayFailing => "GatewayFailing",
             Self::ScopeNotValid => "ScopeNotValid",
             Self::ScopeUnknown => "ScopeUnknown",

@@ -5,7 +5,7 @@ use crate::{
     fixtures::{self, NOW},
     ids::Timestamp,
     plan::plan,
-    world::{GatewaySeen, PodPhase, PodTrouble, RefusalSeen},
+    world::{GatewayRollout, GatewaySeen, PodPhase, PodTrouble, RefusalSeen},
 };
 
 fn told(world: &World, policy: &Policy, kind: ConditionKind) -> (Status, Reason, String) {
@@ -38,7 +38,7 @@ fn all_is_well_and_says_so() {
 #[test]
 fn each_trouble_has_its_condition_its_reason_and_its_cure() {
     use ConditionKind as Kind;
-    let cases: [Case; 18] = [
+    let cases: [Case; 19] = [
         (
             |w, _| w.scopes.as_mut().unwrap().clear(),
             Kind::Ready,
@@ -67,6 +67,15 @@ fn each_trouble_has_its_condition_its_reason_and_its_cure() {
             Status::False,
             Reason::MediaNodesStarting,
             "no media node",
+        ),
+        (
+            |w, _| {
+                w.gateway.as_mut().unwrap().rollout = GatewayRollout::Going { updated: 1 };
+            },
+            Kind::Progressing,
+            Status::True,
+            Reason::GatewayRollingOut,
+            "1 of 2 gateway replicas",
         ),
         (
             |_, p| p.template_hash = "t2".into(),

@@ -304,6 +304,21 @@ async fn deleting_the_meeting_cluster_leaves_nothing_behind() {
     assert_eq!(keys, ["api/v1/namespaces/ministry/secrets/keys"], "what the user brought stays");
 }
 
+/// Harm if it fails: whoever deletes a meeting cluster and makes it again waits a minute for its
+/// certificates.
+#[tokio::test]
+async fn a_namesake_made_at_once_is_whole_at_once() {
+    let server = stage();
+    let context = process(&server);
+    server.put(CLUSTERS, cluster(&json!({})));
+    settle_in_place(&server, &context).await.expect("nothing is cut");
+    // It is gone and there again before the operator has looked.
+    server.delete(CLUSTERS, "visio");
+    server.put(CLUSTERS, cluster(&json!({})));
+    settle_in_place(&server, &context).await.expect("nothing is cut");
+    assert!(server.get(SECRETS, "visio-gateway-tls").is_some(), "no certificate");
+}
+
 #[tokio::test]
 async fn a_fleet_that_is_as_wanted_is_not_written() {
     let server = stage();

@@ -23,6 +23,8 @@ pub const REFUSALS_MAX: usize = 8;
 /// What is remembered of one meeting cluster between two plans.
 #[derive(Debug, Default)]
 pub struct Memory {
+    /// UID of that meeting cluster: another of its name begins with empty memory.
+    pub of: Option<String>,
     /// What the last plan wished, so that shrinking can wait.
     pub scale: ScaleMemory,
     /// What the API server refused lately.
@@ -31,8 +33,8 @@ pub struct Memory {
     pub failures: u32,
     /// The last of them, so that the log tells each once.
     pub failure: String,
-    /// The UID of the meeting cluster whose namespace is being deleted.
-    pub ending: Option<String>,
+    /// Its namespace is being deleted.
+    pub ending: bool,
     /// What was told last, so that an Event is made for a change and not for every plan.
     pub told: BTreeMap<String, String>,
     /// When the certificates were looked at last.
@@ -94,6 +96,17 @@ impl Context {
     pub fn remember<T>(&self, tenant: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         change(memory.entry(tenant.to_owned()).or_default())
+    }
+
+    /// Forgets an earlier meeting cluster of the same name, whose end nobody may have seen.
+    pub fn acquaint(&self, tenant: &str, uid: Option<String>) {
+        let before = self.remember(tenant, |memory| {
+            let old = memory.of != uid;
+            old.then(|| std::mem::replace(memory, Memory { of: uid, ..Memory::default() }))
+        });
+        if before.is_some_and(|before| before.of.is_some()) {
+            self.fleet.forget(tenant);
+        }
     }
 
     /// Forgets a meeting cluster that is gone.

@@ -134,8 +134,8 @@ pub async fn reconcile_one(
         context.forget(&tenant);
         return Ok(Action::await_change());
     }
-    if context.remember(&tenant, |memory| memory.ending.is_some() && memory.ending == cluster.uid())
-    {
+    context.acquaint(&tenant, cluster.uid());
+    if context.remember(&tenant, |memory| memory.ending) {
         return Ok(Action::await_change());
     }
     let now = context.now();
@@ -161,7 +161,7 @@ pub async fn reconcile_one(
     let applied = apply(context, cluster, &workload, &observed, &world, &plan).await;
     if applied.as_ref().is_err_and(failure::namespace_ends) {
         tracing::info!(tenant, "the namespace is being deleted: waiting for the end of both");
-        context.remember(&tenant, |memory| memory.ending = cluster.uid());
+        context.remember(&tenant, |memory| memory.ending = true);
         return Ok(Action::await_change());
     }
     if applied.is_err() {

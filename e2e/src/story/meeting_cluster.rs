@@ -119,17 +119,18 @@ impl Meetings<'_> {
         self.story.value(&self.object(), &path)
     }
 
-    /// Waits until condition `kind` begins with `head` (status, reason), at most as long as the
-    /// design allows after a fact can be seen, and returns its line, which must name `cure`.
+    /// Waits until condition `kind` begins with `head` (status, reason) and names `cure`, at most
+    /// as long as the design allows after a fact can be seen, and returns its line.
     ///
     /// # Errors
     /// If it is told late, or without the cure.
     pub fn told_in_time(&self, kind: &str, head: &str, cure: &str) -> Result<String> {
-        let what = format!("{kind} is {head}");
-        let told = self.story.until(&what, TOLD_SECONDS, || self.told(kind).starts_with(head));
-        let line = self.told(kind);
-        told.with_context(|| format!("it is {line}"))?;
-        ensure!(line.contains(cure), "{kind} names no cure ({cure}): {line}");
+        let (what, mut line) = (format!("{kind} is {head}"), String::new());
+        let told = self.story.until(&what, TOLD_SECONDS, || {
+            line = self.told(kind);
+            line.starts_with(head) && line.contains(cure)
+        });
+        told.with_context(|| format!("no word of the cure ({cure}): {line}"))?;
         self.story.say(&line);
         Ok(line)
     }

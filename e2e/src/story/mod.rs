@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::bed::{Bed, Layout, Result as BedResult};
+use crate::bed::{Bed, Layout, Part, Result as BedResult};
 use crate::install;
 use crate::process::{run, tail};
 
@@ -47,7 +47,9 @@ pub fn tell(name: &str, scenes: impl FnOnce(&Story) -> Result<()>) {
     if let Err(error) = told {
         panic!("{name}: {error:#}\n{}", account.unwrap_or_default());
     }
-    ended.unwrap_or_else(|error| panic!("{name} cannot be cleared away: {error:#}"));
+    if let Err((error, account)) = ended {
+        panic!("{name} cannot be cleared away: {error:#}\n{account}");
+    }
 }
 
 impl Story {
@@ -140,6 +142,7 @@ impl Story {
             text.push('\n');
         };
         let own = &["-n", &self.namespace];
+        add(&["get", "namespace", &self.namespace, "-o", "jsonpath={.status}"]);
         add(&[own, &["get", "all,mc,mn", "-o", "wide"][..]].concat());
         add(&[own, &["get", "mc,mn,services,endpointslices", "-o", "yaml"][..]].concat());
         add(&[own, &["get", "events", "--sort-by=.lastTimestamp"][..]].concat());
@@ -154,6 +157,9 @@ impl Story {
         for n in self.bed.layout().nodes() {
             text.push_str(&self.routes_of(n));
         }
+        text.push_str(&format!("--- {}\n", Part::ControllerManager.name()));
+        let log = self.bed.layout().log(Part::ControllerManager.name());
+        text.push_str(&tail(&std::fs::read_to_string(&log).unwrap_or_default(), 30));
         text
     }
 
@@ -168,9 +174,11 @@ impl Story {
         format!("--- nft on n{n}\n{ours}\n--- kube-proxy on n{n}\n{said}\n")
     }
 
-    fn end(self) -> Result<()> {
-        // After etcd was away, Kubernetes' own controllers back off for minutes.
+    /// Removes the namespace; if it does not go, says what the cluster says of it.
+    fn end(self) -> Result<(), (anyhow::Error, String)> {
+        // After an outage Kubernetes' own controllers back off for minutes.
         let line = ["delete", "namespace", &self.namespace, "--timeout=300s"];
-        install::kubectl(&self.bed, &line).map(|_| ()).context("the namespace does not go")
+        let gone = install::kubectl(&self.bed, &line).context("the namespace does not go");
+        gone.map(|_| ()).map_err(|error| (error, self.account()))
     }
 }

@@ -92,17 +92,19 @@ function watchAudio(gap: Gap, track: RemoteTrack): Watch {
   const watch: Watch = { gap, seenAt: performance.now(), stop: () => undefined };
   let looked = watch.seenAt;
   let last = 0;
+  // The page is told of what came while it stood still some looks after it goes on.
+  let blind = false;
   const timer = window.setInterval(() => {
     const now = performance.now();
     const stalled = now - looked;
     looked = now;
     gap.stallMs = Math.max(gap.stallMs, stalled);
+    blind ||= stalled >= STALL_MS;
     const newest = track.receiver?.getSynchronizationSources()[0]?.timestamp;
     if (newest === undefined || newest === last) return;
-    if (last !== 0 && stalled < STALL_MS) {
-      gap.longestMs = Math.max(gap.longestMs, newest - last);
-    }
+    if (last !== 0 && !blind) gap.longestMs = Math.max(gap.longestMs, newest - last);
     gap.seen += 1;
+    blind = false;
     last = newest;
     watch.seenAt = now;
   }, LOOK_MS);

@@ -168,9 +168,8 @@ impl Venue {
     /// # Errors
     /// If its namespace does not go.
     pub fn close(self, bed: &Bed) -> Result<()> {
-        let delete = ["delete", "namespace", NAMESPACE, "--timeout=120s"];
-        install::kubectl(bed, &delete).context("the sample meeting cluster does not go")?;
-        Ok(())
+        install::remove_namespace(bed, NAMESPACE, 120)
+            .context("the sample meeting cluster does not go")
     }
 
     /// The meeting as programs in the bed see it, for one that is to meet `expect` others.

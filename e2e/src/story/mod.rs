@@ -27,6 +27,10 @@ pub use scope::Scope;
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// After an outage Kubernetes' controllers and kubelets come back within a minute, one after the
+/// other.
+const CLEARED_SECONDS: u64 = 180;
+
 /// One story and its namespace.
 #[derive(Debug)]
 pub struct Story {
@@ -59,8 +63,8 @@ impl Story {
         mend::whole(&bed)?;
         let namespace = format!("story-{name}");
         // What an interrupted run left would tell another story.
-        let old = ["delete", "namespace", &namespace, "--ignore-not-found", "--timeout=300s"];
-        install::kubectl(&bed, &old).context("cannot remove an earlier namespace")?;
+        install::remove_namespace(&bed, &namespace, CLEARED_SECONDS)
+            .context("cannot remove an earlier namespace")?;
         install::namespace(&bed, &namespace)?;
         Ok(Self { bed, namespace, begin: Instant::now() })
     }
@@ -176,9 +180,7 @@ impl Story {
 
     /// Removes the namespace; if it does not go, says what the cluster says of it.
     fn end(self) -> Result<(), (anyhow::Error, String)> {
-        // After an outage Kubernetes' own controllers back off for minutes.
-        let line = ["delete", "namespace", &self.namespace, "--timeout=300s"];
-        let gone = install::kubectl(&self.bed, &line).context("the namespace does not go");
-        gone.map(|_| ()).map_err(|error| (error, self.account()))
+        let gone = install::remove_namespace(&self.bed, &self.namespace, CLEARED_SECONDS);
+        gone.context("the namespace does not go").map_err(|error| (error, self.account()))
     }
 }

@@ -80,13 +80,14 @@ pub fn binaries() -> Result<PathBuf> {
     compile(programs)
 }
 
-/// Compiles the load generator the same way, from libraries that are compiled already, and returns
-/// its path.
+/// Compiles the load generator the same way and returns its path. The images' packages are named
+/// too: with them its libraries have the features with which they are compiled already.
 ///
 /// # Errors
 /// If the compiler fails.
 pub fn load_generator() -> Result<PathBuf> {
-    Ok(compile(["--package", "e2e", "--bin", "load"].into_iter())?.join("load"))
+    let packages = IMAGES.iter().flat_map(|(name, _)| ["--package", name]);
+    Ok(compile(packages.chain(["--package", "e2e", "--bin", "load"]))?.join("load"))
 }
 
 fn compile<'a>(programs: impl Iterator<Item = &'a str>) -> Result<PathBuf> {

@@ -10,6 +10,7 @@ pub mod lease;
 pub mod metrics;
 pub mod pki;
 pub mod placer;
+pub mod queue;
 pub mod reconcile;
 pub mod replicas;
 pub mod run;

@@ -2,12 +2,14 @@
 //! May not hold names of rooms or participants: labels are meeting clusters, media nodes,
 //! categories.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
+
+use crate::queue::Queue;
 
 /// Bounds of the placement latency histogram in seconds: the goal is p99 ≤ 50 ms at the gateway.
 const PLACEMENT_BUCKETS_SECONDS: &[f64] =
@@ -47,8 +49,11 @@ pub struct Metrics {
     pub directory_resyncs: IntCounterVec,
     /// Connections to the placement listener that were refused, by `reason`.
     pub connections_refused: IntCounterVec,
-    /// Meeting clusters in reconcile now.
-    pub reconciles_in_flight: IntGauge,
+    /// The meeting clusters that are due; read at each scrape.
+    pub queue: Queue,
+    in_flight: IntGauge,
+    waiting: IntGauge,
+    oldest: Gauge,
 }
 
 fn counter(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
@@ -123,17 +128,23 @@ impl Metrics {
                 "Connections to the placement listener that were refused.",
                 &["reason"],
             ),
-            reconciles_in_flight: gauge(
-                "reconciles_in_flight",
-                "Meeting clusters in reconcile now.",
+            queue: Queue::default(),
+            in_flight: gauge("reconciles_in_flight", "Meeting clusters in reconcile now."),
+            waiting: gauge(
+                "reconcile_queue_depth",
+                "Meeting clusters whose next look is due and has not begun.",
             ),
+            oldest: registered(Gauge::new(
+                "reconcile_queue_oldest_seconds",
+                "How long the first of them has waited.",
+            )),
         };
         metrics.register();
         metrics
     }
 
     fn register(&self) {
-        let all: [Box<dyn prometheus::core::Collector>; 15] = [
+        let all: [Box<dyn prometheus::core::Collector>; 17] = [
             Box::new(self.reconciles.clone()),
             Box::new(self.reconcile_errors.clone()),
             Box::new(self.reconcile_duration.clone()),
@@ -148,7 +159,9 @@ impl Metrics {
             Box::new(self.reports_refused.clone()),
             Box::new(self.directory_resyncs.clone()),
             Box::new(self.connections_refused.clone()),
-            Box::new(self.reconciles_in_flight.clone()),
+            Box::new(self.in_flight.clone()),
+            Box::new(self.waiting.clone()),
+            Box::new(self.oldest.clone()),
         ];
         for collector in all {
             registered(self.registry.register(collector));
@@ -175,6 +188,11 @@ impl Metrics {
     /// # Errors
     /// When encoding fails, which would be a fault of the library.
     pub fn render(&self) -> prometheus::Result<String> {
+        let depth = self.queue.depth(Instant::now());
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.in_flight.set(number(depth.in_flight));
+        self.waiting.set(number(depth.waiting));
+        self.oldest.set(depth.oldest.as_secs_f64());
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }

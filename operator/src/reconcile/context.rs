@@ -111,6 +111,8 @@ impl Context {
 
     /// Forgets a meeting cluster that is gone.
     pub fn forget(&self, tenant: &str) {
+        self.fleet.forget(tenant);
+        self.metrics.queue.forget(tenant);
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant);
     }
 }

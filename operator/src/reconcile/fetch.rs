@@ -242,7 +242,7 @@ pub fn world(
 
 /// "namespace/name".
 #[must_use]
-pub fn tenant_of(cluster: &MeetingCluster) -> String {
+pub fn tenant_of(cluster: &impl ResourceExt) -> String {
     format!("{}/{}", cluster.namespace().unwrap_or_default(), cluster.name_any())
 }
 

@@ -18,7 +18,11 @@ pub mod tell;
 pub mod validate;
 pub mod workload;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::StreamExt;
 use hemicycle_crds::{MediaNode, MeetingCluster};
@@ -29,7 +33,7 @@ use kube::{
     core::{DeserializeGuard, PartialObjectMeta},
     runtime::{
         Controller,
-        controller::{Action, Config as ControllerConfig},
+        controller::{self, Action, Config as ControllerConfig},
         reflector::ObjectRef,
         watcher,
     },
@@ -74,6 +78,8 @@ pub async fn run(context: Arc<Context>) {
 }
 
 async fn control(context: Arc<Context>) {
+    let told = context.clone();
+    let _term = told.metrics.queue.term();
     let client = || context.client.clone();
     let ours = format!("{}={}", MANAGED_BY.0, MANAGED_BY.1);
     let media_pods =
@@ -89,6 +95,10 @@ async fn control(context: Arc<Context>) {
     controller
         .run(reconcile, on_error, context)
         .for_each(|done| {
+            if let Err(controller::Error::ObjectNotFound(gone)) = &done {
+                let namespace = gone.namespace.as_deref().unwrap_or_default();
+                told.forget(&format!("{namespace}/{}", gone.name));
+            }
             if let Err(error) = &done {
                 let error = error as &dyn std::error::Error;
                 tracing::debug!(error, "a reconcile did not end well");
@@ -104,15 +114,19 @@ fn cluster_of_pod(pod: PartialObjectMeta<Pod>) -> Option<ObjectRef<Guarded>> {
 }
 
 async fn reconcile(guard: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
-    let begun = std::time::Instant::now();
-    context.metrics.reconciles_in_flight.inc();
+    let begun = Instant::now();
+    let tenant = fetch::tenant_of(&*guard);
+    let look = context.metrics.queue.begin(&tenant);
     let outcome = match &guard.0 {
         Ok(cluster) => reconcile_one(&context, cluster).await,
         Err(invalid) => tell::undecodable(&context, &invalid.metadata, &invalid.error)
             .await
             .and(Err(ReconcileError::Undecodable(invalid.error.clone()))),
     };
-    context.metrics.reconciles_in_flight.dec();
+    drop(look);
+    if outcome.as_ref().is_ok_and(|action| *action != Action::await_change()) {
+        context.metrics.queue.again(&tenant, Instant::now() + LOOK_EVERY);
+    }
     let word = if outcome.is_ok() { "ok" } else { "error" };
     context.metrics.reconciles.with_label_values(&[word]).inc();
     context.metrics.reconcile_duration.observe(begun.elapsed().as_secs_f64());
@@ -130,7 +144,6 @@ pub async fn reconcile_one(
     let tenant = fetch::tenant_of(cluster);
     if cluster.metadata.deletion_timestamp.is_some() {
         // Everything has an owner: the garbage collector takes it along.
-        context.fleet.forget(&tenant);
         context.forget(&tenant);
         return Ok(Action::await_change());
     }
@@ -358,10 +371,10 @@ fn keep_refusals(
 }
 
 fn on_error(guard: Arc<Guarded>, error: &ReconcileError, context: Arc<Context>) -> Action {
-    let (namespace, name) = (guard.namespace().unwrap_or_default(), guard.name_any());
+    let tenant = fetch::tenant_of(&*guard);
     let (category, told) = (error.category(), failure::told(error));
     context.metrics.reconcile_errors.with_label_values(&[category]).inc();
-    let (failures, anew) = context.remember(&format!("{namespace}/{name}"), |memory| {
+    let (failures, anew) = context.remember(&tenant, |memory| {
         memory.failures = memory.failures.saturating_add(1);
         let anew = memory.failure != told;
         memory.failure.clone_from(&told);
@@ -369,9 +382,11 @@ fn on_error(guard: Arc<Guarded>, error: &ReconcileError, context: Arc<Context>) 
     });
     // The metric counts; a person reads it once. A conflict is nobody's to mend.
     if anew && category != "Conflict" {
-        tracing::warn!(category, namespace, name, failures, "MeetingCluster: {told}");
+        tracing::warn!(category, tenant, failures, "MeetingCluster: {told}");
     } else {
-        tracing::debug!(category, namespace, name, failures, "MeetingCluster: {told}");
+        tracing::debug!(category, tenant, failures, "MeetingCluster: {told}");
     }
-    Action::requeue(error.pause(failures))
+    let pause = error.pause(failures);
+    context.metrics.queue.again(&tenant, Instant::now() + pause);
+    Action::requeue(pause)
 }

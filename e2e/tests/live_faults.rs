@@ -189,8 +189,14 @@ fn a_kubelet_may_crash_under_a_meeting() {
 #[test]
 fn people_on_a_lost_node_come_back_by_themselves() {
     tell("node-loss", |story| {
-        let Scene { meetings, mut people, kubernetes_node: n, .. } =
+        let Scene { meetings, people, kubernetes_node: n, .. } =
             MeetingClusterBuilder::new("visio").media_nodes(2).meet(story)?;
+        // Their way to the gateway leads through the node that goes, so that nothing tells them
+        // but their own patience.
+        people.end();
+        let meetings = meetings.entered_by(n);
+        let mut people = Gathering::begin(story, &meetings, "council", 2)?;
+        ensure!(meetings.kubernetes_node_of(&meetings.home()?)? == n, "the room has moved");
         let told = people
             .through("the node's power went", 60, || testbed(story, &format!("node-loss {n}")));
         // The bed is whole again for the next story, whatever this one ends like.

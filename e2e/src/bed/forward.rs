@@ -13,7 +13,7 @@ use super::{Error, Result};
 const CONNECTIONS_MAX: usize = 256;
 
 /// A node that lost its power answers nothing at all; one on the same machine answers at once.
-const ANSWER_MAX: Duration = Duration::from_secs(1);
+const ANSWER_MAX: Duration = Duration::from_millis(300);
 
 /// Accepts on `listen` for as long as the process lives and connects each to one of `targets`,
 /// the next one where the first does not answer.

@@ -33,6 +33,8 @@ const RESUMES_MAX: usize = 3;
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// How often the server is pinged when it does not say (`JoinResponse.ping_interval`).
 const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// How long its answer is waited for when it does not say (`JoinResponse.ping_timeout`).
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// The longest the loop sleeps, so that a missed wake-up heals.
 const SLEEP_MAX: Duration = Duration::from_millis(500);
 
@@ -103,6 +105,9 @@ pub(super) struct Session {
     keys: BTreeMap<Mid, (String, TrackKey)>,
     ping_at: Instant,
     ping_interval: Duration,
+    /// When the server was heard last: by its first message, then by each answer to a ping.
+    pong_at: Instant,
+    ping_timeout: Duration,
     data_sequence: u32,
 }
 
@@ -144,6 +149,8 @@ impl Session {
             keys: BTreeMap::new(),
             ping_at: now + PING_INTERVAL,
             ping_interval: PING_INTERVAL,
+            pong_at: now,
+            ping_timeout: PING_TIMEOUT,
             data_sequence: 0,
         })
     }
@@ -312,6 +319,9 @@ impl Session {
             self.ping_at = now + self.ping_interval;
             let timestamp = i64::try_from(super::media::clock_ns(now) / 1_000_000).unwrap_or(0);
             self.send(Message::PingReq(proto::Ping { timestamp, rtt: 0 }));
+        }
+        if self.phase == Phase::Up && now > self.pong_at + self.ping_timeout {
+            self.on_link_lost(HeadlessError::Signal("ping timeout".to_owned()));
         }
         let unconnected = self.transports.as_ref().is_some_and(|both| !both.connected);
         if unconnected && self.joined_at.is_some_and(|at| now > at + CONNECT_MAX) {

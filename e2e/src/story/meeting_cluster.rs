@@ -30,6 +30,8 @@ pub struct Meetings<'a> {
     story: &'a Story,
     name: String,
     url: OnceLock<String>,
+    /// The Kubernetes node whose port is tried before the others'.
+    entrance: u8,
     /// Its API key.
     pub credentials: Credentials,
 }
@@ -93,7 +95,7 @@ impl MeetingClusterBuilder {
         });
         install::apply_text(story.bed(), "meetingcluster", &object.to_string())?;
         story.say(&format!("meeting cluster {name} is applied"));
-        Ok(Meetings { story, name, url: OnceLock::new(), credentials })
+        Ok(Meetings { story, name, url: OnceLock::new(), entrance: 1, credentials })
     }
 }
 
@@ -185,6 +187,13 @@ impl Meetings<'_> {
         number.with_context(|| format!("pod {pod} is on node {node:?}"))
     }
 
+    /// The same, entered by Kubernetes node `n` for as long as its port answers.
+    #[must_use]
+    pub fn entered_by(&self, n: u8) -> Self {
+        let (story, name, credentials) = (self.story, self.name.clone(), self.credentials.clone());
+        Self { story, name, url: OnceLock::new(), entrance: n, credentials }
+    }
+
     /// Where a client connects to: a port on localhost that leads to any Kubernetes node's port of
     /// the gateway, so that it outlives both gateways and nodes.
     ///
@@ -197,7 +206,8 @@ impl Meetings<'_> {
         let service = format!("service/{}-gateway", self.name);
         let port = self.story.value(&service, "{.spec.ports[0].nodePort}");
         let port: u16 = port.parse().with_context(|| format!("{service} has no node port"))?;
-        let nodes = self.story.bed().layout().nodes();
+        let mut nodes = self.story.bed().layout().nodes();
+        nodes.sort_by_key(|n| *n != self.entrance);
         let targets = nodes.iter().map(|n| Ok(SocketAddr::new(node_address(*n).parse()?, port)));
         let targets = targets.collect::<Result<Vec<_>>>()?;
         let listen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;

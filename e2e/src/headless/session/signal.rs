@@ -61,6 +61,7 @@ impl Session {
                 self.tell(ParticipantEvent::Paused(states.map(paused).collect()));
             }
             Message::RefreshToken(token) => self.token = token,
+            Message::PongResp(_) => self.pong_at = Instant::now(),
             Message::Leave(leave) => self.on_leave(&leave),
             _ => {}
         }
@@ -72,9 +73,13 @@ impl Session {
         self.phase = Phase::Up;
         self.tries = 0;
         self.joined_at = Some(now);
+        if join.ping_timeout > 0 {
+            self.ping_timeout = Duration::from_secs(join.ping_timeout.unsigned_abs().into());
+        }
         if join.ping_interval > 0 {
             self.ping_interval = Duration::from_secs(join.ping_interval.unsigned_abs().into());
         }
+        self.heard(now);
         self.participant_sid = join.participant.map(|me| me.sid).unwrap_or_default();
         if self.joined.is_some() {
             lock(&self.shared.totals).join = since(self.started);
@@ -88,6 +93,12 @@ impl Session {
             self.send(signal_request::Message::AddTrack(announcement));
         }
         Ok(())
+    }
+
+    /// A WebSocket is open: pings and their patience begin anew.
+    fn heard(&mut self, now: Instant) {
+        self.pong_at = now;
+        self.ping_at = now + self.ping_interval;
     }
 
     /// Opens both transports; the publisher's is offered at once with its data channels.
@@ -125,6 +136,7 @@ impl Session {
 
     fn on_resumed(&mut self) {
         self.phase = Phase::Up;
+        self.heard(Instant::now());
         self.tries = 0;
         if let Some(away) = self.away.take() {
             lock(&self.shared.totals).resumes += 1;

@@ -197,6 +197,9 @@ impl<'a> Gathering<'a> {
             noticed.rejoined,
             noticed.gone.len()
         ));
+        for reason in &noticed.reasons {
+            self.story.say(&format!("  joined anew because: {reason}"));
+        }
         Ok(noticed)
     }
 

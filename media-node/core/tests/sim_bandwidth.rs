@@ -28,8 +28,12 @@ struct Call {
 }
 
 fn call(seed: u64, allow_pause: bool) -> Call {
+    call_able(seed, allow_pause, Abilities::default())
+}
+
+fn call_able(seed: u64, allow_pause: bool, able: Abilities) -> Call {
     let mut world = World::new(seed);
-    let able = Abilities { video: VideoCodec::H264, ..Abilities::default() };
+    let able = Abilities { video: VideoCodec::H264, ..able };
     let ada = world.join_able(claims("ada"), client_params(), able);
     let watching = ClientParams { subscriber_allow_pause: Some(allow_pause), ..client_params() };
     let bob = world.join_able(claims("bob"), watching, able);
@@ -181,6 +185,26 @@ fn who_allows_pauses_is_told_of_them_and_of_their_end() {
         let told = call.told();
         assert!(told.windows(2).all(|pair| pair[0] != pair[1]), "told twice: {told:?}");
         assert_eq!(told.last(), Some(&false), "seed {seed}");
+        assert_decodable(&call);
+    }
+}
+
+/// Nothing that a paused downlink carries to such a receiver tells what it could carry.
+#[test]
+fn a_pause_ends_also_where_voices_are_not_reported() {
+    for seed in [41, 42] {
+        let able = Abilities { voices_unreported: true, ..Abilities::default() };
+        let mut call = call_able(seed, true, able);
+        call.until_layer(SECONDS(10), Some(2));
+        let from = call.world.now;
+        call.narrow(90_000);
+        call.until_layer(SECONDS(40), None);
+        call.world.run(SECONDS(60));
+        let gap = call.audio_gap(from);
+        assert!(gap < Duration::from_millis(500), "seed {seed}: no audio for {gap:?}");
+        call.narrow(3_000_000);
+        call.until_layer(SECONDS(90), Some(2));
+        assert_eq!(call.told().last(), Some(&false), "seed {seed}");
         assert_decodable(&call);
     }
 }

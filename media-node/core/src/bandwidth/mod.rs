@@ -3,11 +3,15 @@
 //! Decides target layers and pauses from a budget; does not estimate the budget and does not
 //! know packets. Audio is paid first. Invariant: deterministic; while the budget is kept no track
 //! gets more than it wished for, everyone gets the lowest layer before anyone gets a higher one,
-//! and a track rises only with head room and some time after it fell.
+//! and a track rises only with head room and some time after it fell. The one exception to the
+//! budget is a trial of a silent pause, see `trial`.
+
+mod trial;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use self::trial::Trials;
 use crate::layers::tracker::Costs;
 use crate::layers::{Layer, SPATIAL_LAYERS, TEMPORAL_LAYERS};
 
@@ -89,6 +93,7 @@ struct Ladder {
 pub struct Allocator {
     pause_allowed: bool,
     memory: BTreeMap<u64, Memory>,
+    trials: Trials,
 }
 
 impl Allocator {
@@ -96,7 +101,7 @@ impl Allocator {
     /// Without it every track keeps its lowest layer.
     #[must_use]
     pub fn new(pause_allowed: bool) -> Self {
-        Self { pause_allowed, memory: BTreeMap::new() }
+        Self { pause_allowed, memory: BTreeMap::new(), trials: Trials::new() }
     }
 
     /// Shares `budget_bps` (`None`: no estimate yet, so everything wished for) after `audio_bps`.
@@ -109,7 +114,8 @@ impl Allocator {
     ) -> Allocation {
         let mut ladders = Self::ladders(demands);
         let video_bps = budget_bps.map_or(u64::MAX, |budget| budget.saturating_sub(audio_bps));
-        let spent = self.climb(now, video_bps, demands, &mut ladders);
+        let spent = self.climb(now, video_bps, demands, &mut ladders)
+            + self.try_lowest(now, video_bps, &mut ladders);
         let desired: u64 =
             ladders.iter().filter_map(|ladder| ladder.rungs.last()).map(|top| top.cost_bps).sum();
         let desired_bps = desired + audio_bps;
@@ -184,6 +190,22 @@ impl Allocator {
                 return spent;
             }
         }
+    }
+
+    /// Of a downlink that is paused as a whole, the first track's lowest layer at times. Returns
+    /// what that costs.
+    fn try_lowest(&mut self, now: Instant, video_bps: u64, ladders: &mut [Ladder]) -> u64 {
+        let served = ladders.iter().any(|ladder| ladder.taken > 0);
+        let paused = ladders.iter_mut().find(|ladder| !ladder.rungs.is_empty());
+        let Some(first) = paused.filter(|_| !served) else {
+            self.trials.served();
+            return 0;
+        };
+        if !self.trials.paused(now, video_bps) {
+            return 0;
+        }
+        first.taken = 1;
+        first.rungs.first().map_or(0, |lowest| lowest.cost_bps)
     }
 
     /// What a track has now must fit; what is above needs head room and the hold to be over.

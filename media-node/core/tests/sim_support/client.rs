@@ -35,6 +35,8 @@ pub struct Abilities {
     /// RED for Opus.
     pub redundancy: bool,
     pub video: VideoCodec,
+    /// It gives no transport-wide feedback for voices, as Firefox and some SDKs.
+    pub voices_unreported: bool,
     /// Its crypto can be told to seal noise.
     pub hostile: bool,
 }
@@ -114,6 +116,18 @@ fn rtc(now: Instant, at: SocketAddr, abilities: Abilities) -> Rtc {
     let mut rtc = builder.build(now);
     rtc.add_local_candidate(Candidate::host(at, Protocol::Udp).unwrap());
     rtc
+}
+
+/// Takes transport-wide sequence numbers out of the audio sections.
+fn without_audio_feedback(sdp: &str) -> String {
+    let mut audio = false;
+    let mut kept = |line: &&str| {
+        if let Some(kind) = line.strip_prefix("m=") {
+            audio = kind.starts_with("audio");
+        }
+        !(audio && line.starts_with("a=extmap:") && line.contains("transport-wide-cc"))
+    };
+    sdp.split_inclusive('\n').filter(|line| kept(line)).collect()
 }
 
 impl Client {
@@ -303,9 +317,13 @@ impl Client {
                 self.read_identities(&offer.sdp);
                 let parsed = SdpOffer::from_sdp_string(&offer.sdp).unwrap();
                 let answer = self.subscriber.sdp_api().accept_offer(parsed).unwrap();
+                let mut sdp = answer.to_sdp_string();
+                if self.abilities.voices_unreported {
+                    sdp = without_audio_feedback(&sdp);
+                }
                 self.request(signal_request::Message::Answer(proto::SessionDescription {
                     r#type: "answer".to_owned(),
-                    sdp: answer.to_sdp_string(),
+                    sdp,
                     id: offer.id,
                     ..Default::default()
                 }));

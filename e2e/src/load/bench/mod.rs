@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-use super::{Gathering, Usage};
+use super::{Gathering, Settings, Usage};
 pub use cases::Case;
 pub use floor::{Cost, Shape};
 pub use row::Row;
@@ -25,6 +25,8 @@ use server::{Metrics, Server};
 
 /// Loss that is borne, as a share.
 const LOSS_MAX: f64 = 0.001;
+/// Long enough for handshakes and a first packet each way.
+const VISIT: Duration = Duration::from_secs(1);
 
 /// What to measure.
 #[derive(Debug, Clone, clap::Parser)]
@@ -121,9 +123,10 @@ async fn measure(case: Case, options: &Options) -> anyhow::Result<Row> {
         None => std::env::current_exe()?.with_file_name("media-node"),
     };
     let server = Server::start(&program, options.server_cpu).await?;
-    let empty = Usage::of(server.pid()?)?;
     let mut settings = case.settings(options.warm_up, options.duration);
     settings.server_pid = Some(server.pid()?);
+    visit(&settings).await?;
+    let empty = Usage::of(server.pid()?)?;
     let gathering = Gathering::join(&settings).await?;
     gathering.warm_up(&settings).await;
     let before = Server::metrics().await?;
@@ -155,6 +158,23 @@ async fn measure(case: Case, options: &Options) -> anyhow::Result<Row> {
         row.floor = Some(floor::measure(options.server_cpu, shape).await?);
     }
     Ok(row)
+}
+
+/// Two people come, one with camera and voice, and leave: the pages of its own code that a media
+/// node touches then, and once, are not what a participant costs.
+async fn visit(settings: &Settings) -> anyhow::Result<()> {
+    let visitors = Settings {
+        room_prefix: "visit".to_owned(),
+        audio_publishers: 0,
+        video_publishers: 0,
+        publishers: 1,
+        subscribers: 1,
+        ..settings.clone()
+    };
+    let gathering = Gathering::join(&visitors).await?;
+    tokio::time::sleep(VISIT).await;
+    gathering.leave().await;
+    Ok(())
 }
 
 /// The media node's own account of the delay, second by second.

@@ -13,7 +13,7 @@ use crate::load::Report;
 pub struct Row {
     pub name: &'static str,
     pub report: Report,
-    /// Memory of the media node before anybody joined, in bytes.
+    /// Memory of the media node when two had come and gone, in bytes.
     pub empty_bytes: u64,
     /// Messages the media node gave to the kernel, packets in them, packets its sockets refused.
     pub messages: f64,

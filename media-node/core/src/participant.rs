@@ -76,7 +76,8 @@ pub(crate) struct Participant {
     pub(crate) signal_lost_at: Option<Instant>,
     /// The newest ping; nothing from clients that never ping.
     pub(crate) last_ping_at: Option<Instant>,
-    pub(crate) publisher: Option<Publisher>,
+    /// Apart, because who only watches has none and a transport is large.
+    pub(crate) publisher: Option<Box<Publisher>>,
     pub(crate) subscriber: Subscriber,
     pub(crate) pending: Vec<PendingTrack>,
     pub(crate) tracks: Vec<TrackSlot>,

@@ -77,10 +77,12 @@ impl Room {
         let Some(one) = self.participants.get_mut(slot) else {
             return;
         };
-        let publisher = one.publisher.get_or_insert_with(|| Publisher {
-            transport: Transport::new(ctx.config, Side::Publisher, true, ctx.now),
-            clock: PublisherClock::default(),
-            sources: Vec::new(),
+        let publisher = one.publisher.get_or_insert_with(|| {
+            Box::new(Publisher {
+                transport: Transport::new(ctx.config, Side::Publisher, true, ctx.now),
+                clock: PublisherClock::default(),
+                sources: Vec::new(),
+            })
         });
         let Ok(parsed) = SdpOffer::from_sdp_string(&offer.sdp) else {
             return self.protocol_error(ctx, slot, "the offer is not SDP");

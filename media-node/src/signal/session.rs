@@ -69,6 +69,13 @@ impl Pace {
     }
 }
 
+/// What one frame of a client asks for.
+enum Asked {
+    Nothing,
+    Pong(Message),
+    Request(Box<signal_request::Message>),
+}
+
 /// One client's signalling connection.
 pub(super) struct Session {
     node: Arc<Node>,
@@ -161,7 +168,7 @@ impl Session {
         match message {
             ToClient::Message(message) => {
                 self.learn_ufrag(&message);
-                self.send(socket, *message).await
+                write(socket, self.frame(*message)?).await
             }
             ToClient::Close(reason) => Err(ending_of(reason)),
         }
@@ -178,30 +185,38 @@ impl Session {
     }
 
     async fn receive(&mut self, socket: &mut WebSocket, message: Message) -> Result<(), Ending> {
-        let (encoding, bytes) = match &message {
+        match self.read(&message)? {
+            Asked::Nothing => Ok(()),
+            Asked::Pong(frame) => write(socket, frame).await,
+            Asked::Request(request) => self.pass_on(request).await,
+        }
+    }
+
+    /// What a frame asks for. A decoded message is large; kept over a wait, it would be part of
+    /// every connection.
+    fn read(&mut self, message: &Message) -> Result<Asked, Ending> {
+        let (encoding, bytes) = match message {
             Message::Binary(bytes) => (Encoding::Binary, bytes.as_ref()),
             Message::Text(text) => (Encoding::Json, text.as_bytes()),
             Message::Close(_) => return Err(GOING),
-            Message::Ping(_) | Message::Pong(_) => return Ok(()),
+            Message::Ping(_) | Message::Pong(_) => return Ok(Asked::Nothing),
         };
         self.encoding = encoding;
         let Ok(request) = frame::decode_request(encoding, bytes) else {
             return Err(self.refused(NOT_A_REQUEST));
         };
-        match request.message {
-            Some(signal_request::Message::Ping(_)) => {
-                let now = unix_millis() as i64;
-                self.send(socket, signal_response::Message::Pong(now)).await
-            }
+        let now = unix_millis() as i64;
+        let pong = match request.message {
+            Some(signal_request::Message::Ping(_)) => signal_response::Message::Pong(now),
             Some(signal_request::Message::PingReq(ping)) => {
-                let pong =
-                    Pong { last_ping_timestamp: ping.timestamp, timestamp: unix_millis() as i64 };
-                self.send(socket, signal_response::Message::PongResp(pong)).await
+                let pong = Pong { last_ping_timestamp: ping.timestamp, timestamp: now };
+                signal_response::Message::PongResp(pong)
             }
-            Some(request) => self.pass_on(Box::new(request)).await,
+            Some(request) => return Ok(Asked::Request(Box::new(request))),
             // A field of a newer protocol: nothing we know was asked.
-            None => Ok(()),
-        }
+            None => return Ok(Asked::Nothing),
+        };
+        Ok(Asked::Pong(self.frame(pong)?))
     }
 
     /// Hands a request to the shard, at the pace that one client is allowed.
@@ -213,23 +228,18 @@ impl Session {
         self.shard.send_patiently(command).await.map_err(|_| OVERLOADED)
     }
 
-    async fn send(
-        &self,
-        socket: &mut WebSocket,
-        message: signal_response::Message,
-    ) -> Result<(), Ending> {
+    fn frame(&self, message: signal_response::Message) -> Result<Message, Ending> {
         let response = SignalResponse { message: Some(message) };
         let Ok(bytes) = frame::encode_response(self.encoding, &response) else {
             return Err(self.refused(TOO_BIG));
         };
-        let message = match self.encoding {
-            Encoding::Binary => Message::Binary(bytes.into()),
+        match self.encoding {
+            Encoding::Binary => Ok(Message::Binary(bytes.into())),
             Encoding::Json => match String::from_utf8(bytes) {
-                Ok(text) => Message::Text(text.into()),
-                Err(_) => return Err(self.refused(TOO_BIG)),
+                Ok(text) => Ok(Message::Text(text.into())),
+                Err(_) => Err(self.refused(TOO_BIG)),
             },
-        };
-        write(socket, message).await
+        }
     }
 }
 

@@ -127,10 +127,19 @@ fn on_bed(
 /// If a node or the API server refuses.
 pub fn install_all(bed: &Bed, archives: &[PathBuf], say: bed::Progress<'_>) -> Result<()> {
     say("loading the three images on every node");
-    let load = bed.enter(bed.layout().program()).arg("load").args(archives).status()?;
-    ensure!(load.success(), "the images could not be loaded");
+    load(bed, archives)?;
     install::charts(bed, say)?;
     install::scope(bed, say)?;
+    Ok(())
+}
+
+/// Loads images on every Kubernetes node.
+///
+/// # Errors
+/// If a node refuses.
+pub fn load(bed: &Bed, archives: &[PathBuf]) -> Result<()> {
+    let load = bed.enter(bed.layout().program()).arg("load").args(archives).status()?;
+    ensure!(load.success(), "the images could not be loaded");
     Ok(())
 }
 

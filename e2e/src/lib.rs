@@ -15,5 +15,7 @@ pub mod page;
 #[cfg(feature = "placement")]
 pub mod placement_load;
 mod process;
+#[cfg(feature = "placement")]
+pub mod scale;
 pub mod story;
 pub mod verify;

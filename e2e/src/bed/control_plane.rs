@@ -61,7 +61,7 @@ impl Bed {
         let mut line: Vec<OsString> = vec![self.tools.path(name).into()];
         let pki = self.layout.pki("");
         let state = self.layout.state();
-        let flags = flags(part)
+        let flags = flags(part, self.layout.nodes().len())
             .replace("{pki}/", &pki.to_string_lossy())
             .replace("{state}", &state.to_string_lossy());
         line.extend(flags.split_whitespace().map(OsString::from));
@@ -77,7 +77,14 @@ impl Bed {
     }
 }
 
-fn flags(part: Part) -> String {
+/// How long a Kubernetes node may be silent in a bed of `nodes`: where one may be lost, that is to
+/// be seen soon. Beside one alone, which is never lost, there may be a thousand that are only
+/// objects; they get Kubernetes' own patience.
+const fn silence_seconds_max(nodes: usize) -> u32 {
+    if nodes > 1 { 16 } else { 50 }
+}
+
+fn flags(part: Part, nodes: usize) -> String {
     match part {
         Part::Etcd => "--data-dir {state}/etcd --unsafe-no-fsync --log-level warn \
              --listen-client-urls http://127.0.0.1:2379 \
@@ -89,8 +96,10 @@ fn flags(part: Part) -> String {
             "{} --use-service-account-credentials \
              --service-account-private-key-file {{pki}}/sa.key --root-ca-file {{pki}}/ca.crt \
              --cluster-signing-cert-file {{pki}}/ca.crt --cluster-signing-key-file {{pki}}/ca.key \
-             --node-monitor-period 1s --node-monitor-grace-period 16s",
-            client_flags(part)
+             --node-monitor-period 1s --node-monitor-grace-period {}s \
+             --kube-api-qps 200 --kube-api-burst 400",
+            client_flags(part),
+            silence_seconds_max(nodes)
         ),
         Part::Scheduler => client_flags(part),
     }

@@ -233,7 +233,7 @@ fn executables(log: &Log) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn needs_bed(name: &str) -> bool {
-    ["live_", "admit_", "bed_"].iter().any(|prefix| name.starts_with(prefix))
+    ["live_", "admit_", "bed_", "scale_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The integration tests of every crate of the workspace but this one.

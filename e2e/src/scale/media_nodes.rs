@@ -1,7 +1,7 @@
 //! The processes in the fake media pods: one listener stands for all of them, and the name in the
 //! TLS handshake says which one is meant. They speak the real gRPC over mutual TLS with the
-//! certificates that the operator put into their Secrets, report each second as real ones do, and
-//! rooms begin and end in them all the time.
+//! certificates that the operator put into their Secrets, report twice a second as real ones do,
+//! and rooms begin and end in them all the time.
 //!
 //! Decides the load. Invariant: a lower epoch than was seen is refused, and one that was asked to
 //! drain holds no room from then on.
@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
@@ -20,9 +20,9 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use media_api::v1::{self as media, media_control_server as server};
 use operator::reconcile::build::media_pod::{CONTROL_PORT, tls_secret};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{Acceptor, WebPkiClientVerifier};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -39,9 +39,9 @@ use tonic::{Request, Response, Status};
 /// fleet of 300 begins 300 rooms a second.
 const ROOMS: u64 = 20;
 /// Participants of a room, at least; some have up to three more.
-const PARTICIPANTS: u64 = 3;
+const PARTICIPANTS: u64 = 1;
 /// How often a media node reports.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
+const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// Reports and connections waiting for their reader.
 const WAITING_MAX: usize = 8;
 
@@ -75,9 +75,10 @@ struct Life {
     drained: bool,
 }
 
-/// All of them.
-#[derive(Clone, Default)]
+/// All of them, which began at once.
+#[derive(Clone)]
 pub(super) struct MediaNodes {
+    begun: Instant,
     lives: Arc<Mutex<BTreeMap<Name, Life>>>,
 }
 
@@ -92,8 +93,8 @@ impl MediaNodes {
         let listener = listener.with_context(|| format!("cannot listen on {at:?}"))?;
         let (sender, connections) = mpsc::channel(WAITING_MAX);
         tokio::spawn(accept(listener, client.clone(), sender));
-        let service = server::MediaControlServer::new(Self::default());
-        let serving = Server::builder().add_service(service);
+        let all = Self { begun: Instant::now(), lives: Arc::default() };
+        let serving = Server::builder().add_service(server::MediaControlServer::new(all));
         tokio::spawn(serving.serve_with_incoming(ReceiverStream::new(connections)));
         Ok(())
     }
@@ -137,7 +138,8 @@ impl MediaNodes {
                 Ok(lives) => lives.get(&name).is_some_and(|life| life.drained),
                 Err(_) => return,
             };
-            let report = report(&name, epoch, sequence, drained, &mut told);
+            let mut report = report(&name, epoch, sequence, drained, &mut told);
+            report.uptime_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             if reports.send(Ok(report)).await.is_err() {
                 return;
             }
@@ -171,7 +173,7 @@ fn report(
     let rooms = rooms.collect();
     let ended = told.difference(&here).map(key).collect();
     let participants = here.iter().map(|room| PARTICIPANTS + room % 4).sum::<u64>();
-    // Never the same twice in a row: what changes is what might be written.
+    // More than the participants fill, and never the same twice: what changes may be written.
     let busy_ratio = if drained { 0.0 } else { 0.2 + (second % 30) as f64 / 100.0 };
     let state = if drained { media::State::Draining } else { media::State::Serving };
     *told = here;
@@ -263,10 +265,9 @@ async fn accept(
     while let Ok((stream, _)) = listener.accept().await {
         let (client, ready) = (client.clone(), ready.clone());
         tokio::spawn(async move {
-            // The operator tries again: a failure shows as a media node that is not heard.
-            match shake_hands(stream, &client).await {
-                Ok(connection) => drop(ready.send(Ok(connection)).await),
-                Err(error) => println!("a media node could not answer: {error:#}"),
+            // The operator gives up early and tries again; what fails for good is never heard.
+            if let Ok(connection) = shake_hands(stream, &client).await {
+                drop(ready.send(Ok(connection)).await);
             }
         });
     }

@@ -127,6 +127,11 @@ impl Cost {
         WRITES.iter().filter_map(|verb| self.server.get(*verb)).sum()
     }
 
+    /// Requests of `verb` a minute, by the API server's count.
+    pub(super) fn a_minute(&self, verb: &str) -> f64 {
+        self.server.get(verb).copied().unwrap_or_default() * 60.0 / self.seconds
+    }
+
     /// Requests of any kind but long watches, by the API server's count and by the operator's.
     pub(super) fn both_counts(&self) -> (f64, f64) {
         let all = |counts: &BTreeMap<String, f64>| {

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use k8s_openapi::api::flowcontrol::v1::FlowSchema;
-use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -101,7 +101,7 @@ impl Ground {
                 .spec
                 .is_some_and(|spec| spec.taints.is_some())
             {
-                ground.check()?;
+                ground.check_kwok()?;
                 ensure!(begun.elapsed() < USABLE_WITHIN, "node {number} stays tainted");
                 sleep(Duration::from_millis(100)).await;
             }
@@ -109,12 +109,33 @@ impl Ground {
         Ok(ground)
     }
 
-    /// Whether the kubelets are still there.
-    pub(super) fn check(&mut self) -> Result<()> {
+    /// Checks that every fake Kubernetes node is still there and Ready.
+    ///
+    /// # Errors
+    /// If one is not, or kwok is gone.
+    pub(super) async fn check(&mut self, client: &Client) -> Result<()> {
+        self.check_kwok()?;
+        let nodes: Api<Node> = Api::all(client.clone());
+        let fake = ListParams::default().labels(&format!("{FAKE_LABEL}=kwok"));
+        let ready = nodes.list(&fake).await?.items.into_iter().filter(is_ready).count();
+        ensure!(
+            ready == KUBERNETES_NODES,
+            "{ready} of {KUBERNETES_NODES} Kubernetes nodes are Ready"
+        );
+        Ok(())
+    }
+
+    fn check_kwok(&mut self) -> Result<()> {
         let ended = self.kwok.try_wait()?;
         ensure!(ended.is_none(), "kwok ended with {ended:?}: see its log in the bed's directory");
         Ok(())
     }
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref());
+    let is = |it: &NodeCondition| it.type_ == "Ready" && it.status == "True";
+    conditions.unwrap_or_default().iter().any(is)
 }
 
 fn start_kwok(bed: &Bed) -> Result<Child> {
@@ -130,6 +151,7 @@ fn start_kwok(bed: &Bed) -> Result<Child> {
         .arg(format!("--cidr={POD_ADDRESSES}"))
         // As kubelets do; without, kwok renews no Lease and every node is lost in a minute.
         .arg("--node-lease-duration-seconds=40")
+        .arg("--v=WARN")
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

@@ -30,7 +30,8 @@ use self::ground::{Ground, IN_SCOPE, KUBERNETES_NODES, SCOPE, SCOPE_LABEL, node_
 use self::media_nodes::MediaNodes;
 use self::meeting_clusters::MeetingClusters;
 use crate::bed::{Bed, Layout};
-use crate::install::OPERATOR_NAMESPACE;
+use crate::install::{self, OPERATOR_NAMESPACE};
+use crate::process;
 
 /// How long nothing is done and everything counted.
 const STEADY: Duration = Duration::from_secs(60);
@@ -45,11 +46,24 @@ const GROWTH: u32 = 50;
 /// The design's promise: writes a second, whatever the rooms do, and more for each media node.
 const WRITES_PER_SECOND: f64 = 5.0;
 const WRITES_PER_SECOND_AND_MEDIA_NODE: f64 = 0.02;
-/// Of the memory that the chart allows the operator, what this fleet may take at its peak: a fleet
-/// twice as large must fit too.
-const MEMORY_SHARE_MAX: f64 = 0.5;
+/// Lists a minute at rest for each meeting cluster: a list costs the API server most.
+const LISTS_A_MINUTE: f64 = 150.0;
+/// Calls of any kind a minute at rest: of three replicas for their Lease, for each meeting cluster,
+/// and for each media node, whose certificate is looked at and whose load is written.
+const CALLS_A_MINUTE: [f64; 3] = [450.0, 200.0, 3.0];
+/// Of the memory that the chart allows the operator, what this fleet may take at its peak, which is
+/// while all of it is made at once.
+const MEMORY_SHARE_MAX: f64 = 0.8;
 /// How far two counts of the same requests may lie apart: what is under way while one looks.
 const COUNTS_APART_MAX: f64 = 0.02;
+
+/// What is asked when something did not hold, and lines of each answer.
+const ACCOUNT: [&str; 3] = [
+    "logs -n hemicycle-system -l app.kubernetes.io/name=hemicycle-operator --tail=20 --prefix",
+    "get events -A --sort-by .metadata.creationTimestamp",
+    "get meetingclusters -A -o wide",
+];
+const ACCOUNT_LINES: usize = 60;
 
 /// How the media nodes are spread over meeting clusters.
 #[derive(Clone, Copy, Debug)]
@@ -67,33 +81,49 @@ pub struct Shape {
 pub fn run(shape: Shape) -> Result<()> {
     ensure!(Bed::is_inside(), "this runs inside the test bed: ./verify scale");
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let bed = Bed::open(Layout::from_environment())?;
     let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(measure(shape))
+    let measured = runtime.block_on(measure(&bed, shape));
+    if measured.is_err() {
+        println!("{}", account(&bed));
+    }
+    measured
 }
 
-async fn measure(shape: Shape) -> Result<()> {
-    let bed = Bed::open(Layout::from_environment())?;
+/// What the cluster says when something did not hold.
+fn account(bed: &Bed) -> String {
+    let kwok = std::fs::read_to_string(bed.layout().log("kwok")).unwrap_or_default();
+    let said = ACCOUNT.map(|line| {
+        let said = install::kubectl(bed, &line.split(' ').collect::<Vec<_>>());
+        (format!("kubectl {line}"), said.unwrap_or_else(|error| error.to_string()))
+    });
+    let all = std::iter::once(("kwok".to_owned(), kwok)).chain(said);
+    let all = all.map(|(who, said)| format!("--- {who}\n{}", process::tail(&said, ACCOUNT_LINES)));
+    all.collect::<Vec<_>>().join("\n")
+}
+
+async fn measure(bed: &Bed, shape: Shape) -> Result<()> {
     let client = Client::try_default().await.context("no way to the API server")?;
     let begun = Instant::now();
-    let mut ground = Ground::prepare(&bed, &client).await?;
+    let mut ground = Ground::prepare(bed, &client).await?;
     MediaNodes::serve(&client).await?;
-    let mut clusters = MeetingClusters::prepare(&bed, &client, shape.meeting_clusters)?;
+    let mut clusters = MeetingClusters::prepare(bed, &client, shape.meeting_clusters)?;
     let mut gauge = Gauge::new(client.clone()).await?;
     println!(
-        "{KUBERNETES_NODES} fake Kubernetes nodes, {IN_SCOPE} of them in scope, after {:.1} s; \
-         operator: {:.0} MiB",
-        begun.elapsed().as_secs_f64(),
+        "figure: {KUBERNETES_NODES} fake Kubernetes nodes, {IN_SCOPE} of them in scope, after \
+         {:.1} s; operator: {:.0} MiB",
+        secs(begun.elapsed()),
         gauge.last.resident_mib
     );
     grow_from_nothing(&mut clusters, &mut gauge, shape).await?;
-    let steady = steady(&clusters, &mut gauge).await?;
+    let steady = steady(&clusters, &mut gauge, shape).await?;
     heartbeats(&client, &mut gauge, &steady).await?;
     scope_grows(&client, &mut gauge).await?;
     let took = clusters.lose_pods(LOST).await?;
     gauge.step(&format!("{LOST} media pods lost, replaced after {:.1} s", secs(took))).await?;
     resize(&mut clusters, &mut gauge, shape).await?;
     clusters.check_places().await?;
-    ground.check()?;
+    ground.check(&client).await?;
     gauge.end().await
 }
 
@@ -114,7 +144,8 @@ async fn grow_from_nothing(
     let made = begun.elapsed();
     clusters.until_told().await?;
     let text = format!(
-        "{} × {} media nodes applied: objects after {:.1} s, all serving and told after {:.1} s",
+        "figure: {} × {} media nodes applied: objects after {:.1} s, all serving and told after \
+         {:.1} s",
         shape.meeting_clusters,
         shape.media_nodes_each,
         secs(made),
@@ -125,13 +156,22 @@ async fn grow_from_nothing(
 }
 
 /// Nothing is asked for; rooms come and go, loads change, Kubernetes nodes beat.
-async fn steady(clusters: &MeetingClusters, gauge: &mut Gauge) -> Result<Cost> {
+async fn steady(clusters: &MeetingClusters, gauge: &mut Gauge, shape: Shape) -> Result<Cost> {
     sleep(STEADY).await;
-    let cost = gauge.step("steady, 300 rooms begin and end each second").await?;
+    let cost = gauge.step("figure: at rest, rooms come and go").await?;
     let budget =
         WRITES_PER_SECOND + WRITES_PER_SECOND_AND_MEDIA_NODE * f64::from(clusters.media_nodes());
     let rate = cost.writes() / cost.seconds;
     ensure!(rate <= budget, "{rate:.2} writes/s are more than the promised {budget:.2}");
+    let lists = cost.a_minute("list");
+    let budget = LISTS_A_MINUTE * shape.meeting_clusters as f64;
+    ensure!(lists <= budget, "{lists:.0} lists a minute at rest, {budget:.0} are allowed");
+    let calls = cost.both_counts().0 * 60.0 / cost.seconds;
+    let [replicas, meeting_cluster, media_node] = CALLS_A_MINUTE;
+    let budget = replicas
+        + meeting_cluster * shape.meeting_clusters as f64
+        + media_node * f64::from(clusters.media_nodes());
+    ensure!(calls <= budget, "{calls:.0} calls a minute at rest, {budget:.0} are allowed");
     ensure!(cost.errors == 0.0, "{} reconciles failed in peace", cost.errors);
     Ok(cost)
 }
@@ -234,7 +274,7 @@ impl Gauge {
     async fn step(&mut self, text: &str) -> Result<Cost> {
         let now = Reading::take(&self.client).await?;
         let cost = now.since(&self.last);
-        println!("{text}\n    {cost}; {:.0} MiB", now.resident_mib);
+        println!("{text}: {cost}; {:.0} MiB", now.resident_mib);
         self.last = now;
         Ok(cost)
     }
@@ -245,8 +285,8 @@ impl Gauge {
         let peak = self.last.peak_mib;
         let limit = memory_limit_mib(&self.client).await?;
         println!(
-            "in all: {server:.0} calls by the API server's count, {own:.0} by the operator's; peak \
-             memory of a replica {peak:.0} MiB, {limit:.0} MiB are allowed"
+            "figure: in all {server:.0} calls by the API server's count, {own:.0} by the \
+             operator's; peak memory of a replica {peak:.0} MiB, {limit:.0} MiB are allowed"
         );
         let apart = (server - own).abs() / server;
         ensure!(apart <= COUNTS_APART_MAX, "the operator miscounts: {own} instead of {server}");

@@ -76,6 +76,11 @@ impl Log {
         text.lines().filter_map(count_of).fold(Count::default(), Count::plus)
     }
 
+    /// What it tells people even of a success: behind `figure: `.
+    pub(super) fn figures(&self) -> Vec<String> {
+        figures(&fs::read_to_string(&self.path).unwrap_or_default())
+    }
+
     /// What the first failures in it say of themselves.
     pub(super) fn reasons(&self) -> Vec<String> {
         reasons(&fs::read_to_string(&self.path).unwrap_or_default())
@@ -87,6 +92,10 @@ impl Log {
         let tail = process::tail(&text, TAIL_LINES);
         tail.lines().map(|line| format!("  | {line}\n")).collect()
     }
+}
+
+fn figures(text: &str) -> Vec<String> {
+    text.lines().filter_map(|line| Some(line.split_once("figure: ")?.1.to_owned())).collect()
 }
 
 /// Each failure from its first line to the next empty one.
@@ -141,6 +150,12 @@ mod tests {
         assert_eq!(reasons(text), wanted);
         let many = "FAIL\n\n".repeat(REASONS_MAX + 1);
         assert_eq!(reasons(&many).len(), REASONS_MAX);
+    }
+
+    #[test]
+    fn figures_are_told_and_the_rest_is_not() {
+        let text = "running 1 test\ntest scale ... figure: 300 media nodes\na step\nok\n";
+        assert_eq!(figures(text), ["300 media nodes"]);
     }
 
     #[test]

@@ -115,6 +115,9 @@ fn run_stage(stage: &Stage, surroundings: &mut Surroundings) -> anyhow::Result<C
     };
     let word = if count.failed == 0 { "ok" } else { "FAILED" };
     println!("{:<10} {word:<6} {:>5} {seconds:>7.1} s  {}", stage.name, count.passed, stage.about);
+    for figure in log.figures() {
+        println!("  {figure}");
+    }
     if count.failed > 0 {
         for line in log.reasons() {
             println!("  {line}");

@@ -20,7 +20,7 @@ const DENY_VERSION: &str = "0.20.2";
 const DOC_FLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
 
 /// All stages.
-pub(super) static STAGES: [Stage; 19] = [
+pub(super) static STAGES: [Stage; 20] = [
     stage("fmt", "formatting", Tools::Unused, fmt),
     stage("tidy", "house rules", Tools::Unused, tidy),
     stage("clippy", "lints, warnings are errors", Tools::Unused, clippy),
@@ -40,6 +40,7 @@ pub(super) static STAGES: [Stage; 19] = [
     stage("browsers", "Chromium, Firefox, Python in one room", Tools::Wanted, browsers),
     stage("sdk", "LiveKit's Go SDK and a Python program", Tools::Wanted, sdk),
     stage("live", "meetings and faults on a real cluster", Tools::Wanted, live),
+    stage("scale", "1,000 Kubernetes nodes, 300 media nodes", Tools::Wanted, scale),
 ];
 
 const fn stage(name: &'static str, about: &'static str, tools: Tools, act: Act) -> Stage {
@@ -191,6 +192,14 @@ fn live(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     let programs = bed_tests(log, "live_")?;
     surroundings.close_venue()?;
     run_all(surroundings.installed(log)?, log, &programs)
+}
+
+/// On a bed of its own with one real Kubernetes node; the other thousand are objects.
+fn scale(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
+    let programs = bed_tests(log, "scale_")?;
+    let result = run_all(surroundings.operator_alone(log)?, log, &programs);
+    surroundings.take_down()?;
+    result
 }
 
 /// Builds the tests whose names begin with `prefix`, outside the bed, which has no way to a

@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use super::Log;
 use crate::bed::{self, Bed, Layout, Minor};
 use crate::demo::{self, Venue};
-use crate::{cache, images};
+use crate::{cache, images, install};
 
 /// Kubernetes nodes of the bed: enough to lose one and still move rooms between two.
 const NODES: u8 = 3;
@@ -90,12 +90,30 @@ impl Surroundings {
         Ok(())
     }
 
-    /// Takes the bed down.
-    pub(super) fn end(self) -> anyhow::Result<()> {
-        match self.bed {
-            Some(bed) => bed.down().context("cannot take the bed down"),
-            None => Ok(()),
-        }
+    /// A fresh bed with one Kubernetes node and nothing but the operator on it. What earlier stages
+    /// had goes.
+    pub(super) fn operator_alone(&mut self, log: &Log) -> anyhow::Result<&Bed> {
+        let images = self.images(log)?;
+        let operator = images.iter().find(|archive| archive.ends_with("operator.tar"));
+        let operator = operator.context("there is no image of the operator")?;
+        self.take_down()?;
+        let bed = Bed::new(Layout::from_environment(), self.tools()?);
+        bed.up(1, &|text| log.note(text))?;
+        let bed = &*self.bed.insert(bed);
+        demo::load(bed, std::slice::from_ref(operator))?;
+        install::charts(bed, &|text| log.note(text))?;
+        Ok(bed)
+    }
+
+    /// Takes the bed down, and with it what is on it; the next stage that wants one gets another.
+    pub(super) fn take_down(&mut self) -> anyhow::Result<()> {
+        (self.installed, self.venue) = (false, None);
+        self.bed.take().map_or(Ok(()), |bed| bed.down()).context("cannot take the bed down")
+    }
+
+    /// Takes the bed down at the end.
+    pub(super) fn end(mut self) -> anyhow::Result<()> {
+        self.take_down()
     }
 }
 

@@ -17,6 +17,8 @@ impl Bed {
         if !self.runs(&name) {
             return Err(self.unknown_node(n));
         }
+        // A machine without power says no farewell: nothing that the dying kernel closes gets out.
+        self.cut_node(n)?;
         self.end(&name)?;
         for part in ["containerd", "kubelet", "kube-proxy"] {
             let _ = fs::remove_file(self.layout.pid(&format!("{name}.{part}")));

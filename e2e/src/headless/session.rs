@@ -31,6 +31,9 @@ const RETRY_MS: [u64; 10] = [0, 300, 1200, 2700, 4800, 7000, 7000, 7000, 7000, 7
 const RESUMES_MAX: usize = 3;
 /// Transports that are not connected this long after a join are given up.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// A WebSocket that the server has not answered on after this long is given up (`client-sdk-js`,
+/// `websocketTimeout`).
+const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// How often the server is pinged when it does not say (`JoinResponse.ping_interval`).
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// How long its answer is waited for when it does not say (`JoinResponse.ping_timeout`).
@@ -87,6 +90,7 @@ pub(super) struct Session {
     started: Instant,
     phase: Phase,
     link: Option<Link>,
+    link_opened_at: Instant,
     retry_at: Option<Instant>,
     tries: usize,
     /// When the present absence began.
@@ -134,6 +138,7 @@ impl Session {
             started: now,
             phase: Phase::Joining,
             link: None,
+            link_opened_at: now,
             retry_at: None,
             tries: 0,
             away: None,
@@ -240,6 +245,7 @@ impl Session {
             url.push_str(&self.participant_sid);
         }
         self.link = Some(Link::open(url, self.options.trust.clone()));
+        self.link_opened_at = Instant::now();
         self.retry_at = None;
     }
 
@@ -320,12 +326,22 @@ impl Session {
             let timestamp = i64::try_from(super::media::clock_ns(now) / 1_000_000).unwrap_or(0);
             self.send(Message::PingReq(proto::Ping { timestamp, rtt: 0 }));
         }
-        if self.phase == Phase::Up && now > self.pong_at + self.ping_timeout {
-            self.on_link_lost(HeadlessError::Signal("ping timeout".to_owned()));
-        }
+        self.miss_answers(now);
         let unconnected = self.transports.as_ref().is_some_and(|both| !both.connected);
         if unconnected && self.joined_at.is_some_and(|at| now > at + CONNECT_MAX) {
             self.rejoin("transports did not connect");
+        }
+    }
+
+    /// Gives up a WebSocket on which the server is silent.
+    fn miss_answers(&mut self, now: Instant) {
+        let (since, patience) = match self.phase {
+            Phase::Up => (self.pong_at, self.ping_timeout),
+            Phase::Joining | Phase::Resuming => (self.link_opened_at, ANSWER_MAX),
+            Phase::Ended => return,
+        };
+        if self.link.is_some() && now > since + patience {
+            self.on_link_lost(HeadlessError::Signal("the server does not answer".to_owned()));
         }
     }
 

@@ -66,10 +66,15 @@ impl Reading {
             *own.entry(label_of(labels, "verb").to_owned()).or_default() += calls;
         }
         let counted = |verb: &str| {
-            let name = "apiserver_flowcontrol_dispatched_requests_total";
-            let ours = samples(&server, name)
-                .filter(|(labels, _)| label_of(labels, "flow_schema") == flow_schema(verb));
-            (verb.to_owned(), ours.map(|(_, value)| value).sum())
+            // A burst has some turned away, which the operator asks again.
+            let ours = ["dispatched", "rejected"].map(|fate| {
+                let name = format!("apiserver_flowcontrol_{fate}_requests_total");
+                let all = samples(&server, &name);
+                all.filter(|(labels, _)| label_of(labels, "flow_schema") == flow_schema(verb))
+                    .map(|(_, value)| value)
+                    .sum::<f64>()
+            });
+            (verb.to_owned(), ours.iter().sum())
         };
         let processes = Processes::look()?;
         Ok(Self {
@@ -130,6 +135,11 @@ impl Cost {
     /// Requests of `verb` a minute, by the API server's count.
     pub(super) fn a_minute(&self, verb: &str) -> f64 {
         self.server.get(verb).copied().unwrap_or_default() * 60.0 / self.seconds
+    }
+
+    /// Requests by verb, by the API server's count and by the operator's, for a person to compare.
+    pub(super) fn by_verb(&self) -> String {
+        format!("{:?} and {:?}", self.server, self.own)
     }
 
     /// Requests of any kind but long watches, by the API server's count and by the operator's.

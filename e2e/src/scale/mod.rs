@@ -281,7 +281,8 @@ impl Gauge {
 
     /// Judges the whole.
     async fn end(self) -> Result<()> {
-        let (server, own) = self.last.since(&self.first).both_counts();
+        let cost = self.last.since(&self.first);
+        let (server, own) = cost.both_counts();
         let peak = self.last.peak_mib;
         let limit = memory_limit_mib(&self.client).await?;
         println!(
@@ -289,7 +290,8 @@ impl Gauge {
              operator's; peak memory of a replica {peak:.0} MiB, {limit:.0} MiB are allowed"
         );
         let apart = (server - own).abs() / server;
-        ensure!(apart <= COUNTS_APART_MAX, "the operator miscounts: {own} instead of {server}");
+        let both = cost.by_verb();
+        ensure!(apart <= COUNTS_APART_MAX, "{own} calls are not {server}, a miscount: {both}");
         let bound = limit * MEMORY_SHARE_MAX;
         ensure!(peak <= bound, "the operator takes {peak:.0} MiB, {bound:.0} are its bound here");
         Ok(())

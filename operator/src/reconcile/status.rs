@@ -20,7 +20,7 @@ use operator_core::{
 /// Lines of what is held back, in the status.
 const HELD_MAX: usize = 16;
 /// Numbers alone are written this often at most, in milliseconds; a transition is written at once.
-const NUMBERS_EVERY_MS: i64 = 10_000;
+const NUMBERS_EVERY_MS: i64 = 9_000;
 /// Added to that for each media node, so that a meeting cluster of any size has 1.7 of them written
 /// a second at most. The design allows 5 writes a second and 0.02 for each media node, in all.
 const NUMBERS_EVERY_MS_PER_NODE: i64 = 600;

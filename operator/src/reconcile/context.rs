@@ -100,13 +100,10 @@ impl Context {
 
     /// Forgets an earlier meeting cluster of the same name, whose end nobody may have seen.
     pub fn acquaint(&self, tenant: &str, uid: Option<String>) {
-        let before = self.remember(tenant, |memory| {
-            let old = memory.of != uid;
-            old.then(|| std::mem::replace(memory, Memory { of: uid, ..Memory::default() }))
-        });
-        if before.is_some_and(|before| before.of.is_some()) {
-            self.fleet.forget(tenant);
+        if self.remember(tenant, |memory| memory.of.is_some() && memory.of != uid) {
+            self.forget(tenant);
         }
+        self.remember(tenant, |memory| memory.of = uid);
     }
 
     /// Forgets a meeting cluster that is gone.

@@ -205,7 +205,8 @@ pub fn world(
     context: &Context,
     cluster: &MeetingCluster,
     observed: &Observed,
-    (workload, policy): (&Workload, &Policy),
+    workload: &Workload,
+    policy: &Policy,
     now: Timestamp,
 ) -> World {
     let tenant = tenant_of(cluster);

@@ -164,9 +164,9 @@ pub async fn reconcile_one(
             return Ok(Action::await_change());
         }
     };
-    let wanted = (&workload, &policy);
-    let world = fetch::world(context, cluster, &observed, wanted, seen::timestamp(now));
-    let (plan, mut report) = plan::plan(&world, &policy, seen::timestamp(now));
+    let at = seen::timestamp(now);
+    let world = fetch::world(context, cluster, &observed, &workload, &policy, at);
+    let (plan, mut report) = plan::plan(&world, &policy, at);
     tracing::debug!(tenant, scale = ?report.scale, steps = ?plan.steps, "planned");
     context.remember(&tenant, |memory| memory.scale = report.scale_memory.clone());
 
@@ -182,7 +182,7 @@ pub async fn reconcile_one(
         // and so write a new status, which would wake us at once instead of after the pause.
         report.ordinal_high_water = world.ordinal_high_water;
     }
-    let world = afterwards(context, &tenant, world, &applied, seen::timestamp(now));
+    let world = afterwards(context, &tenant, world, &applied, at);
     let told = conditions(&world, &policy, &report);
     let account = tell::Account {
         cluster,

@@ -75,7 +75,7 @@ pub fn run(names: &[String]) -> anyhow::Result<Count> {
     for stage in chosen {
         sum = sum.plus(run_stage(stage, &mut surroundings)?);
     }
-    surroundings.end()?;
+    surroundings.take_down()?;
     println!("{} s in all, {} MiB of memory at most", begin.elapsed().as_secs(), peak.mib());
     if peak.mib() > MEMORY_MIB_MAX {
         println!("that is more memory than the {MEMORY_MIB_MAX} MiB that a run may take");

@@ -110,11 +110,6 @@ impl Surroundings {
         (self.installed, self.venue) = (false, None);
         self.bed.take().map_or(Ok(()), |bed| bed.down()).context("cannot take the bed down")
     }
-
-    /// Takes the bed down at the end.
-    pub(super) fn end(mut self) -> anyhow::Result<()> {
-        self.take_down()
-    }
 }
 
 /// `cargo` with `line` for the whole workspace. Always for all of it with the same features, so

@@ -15,8 +15,9 @@ const TICKS_PER_SECOND: u64 = 100;
 pub struct Usage {
     pub user: Duration,
     pub system: Duration,
-    /// Resident memory, in bytes.
+    /// Resident memory, in bytes, now and at its largest since the process began.
     pub resident_bytes: u64,
+    pub peak_bytes: u64,
 }
 
 impl Usage {
@@ -36,9 +37,13 @@ impl Usage {
         };
         let (user, system) = (time()?, time()?);
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes = resident.and_then(|text| text.split_whitespace().next()?.parse().ok());
-        Ok(Self { user, system, resident_bytes: kilobytes.unwrap_or(0_u64) * 1024 })
+        let bytes = |key: &str| {
+            let value = status.lines().find_map(|line| line.strip_prefix(key));
+            let kilobytes = value.and_then(|text| text.split_whitespace().next()?.parse().ok());
+            kilobytes.unwrap_or(0_u64) * 1024
+        };
+        let (resident_bytes, peak_bytes) = (bytes("VmRSS:"), bytes("VmHWM:"));
+        Ok(Self { user, system, resident_bytes, peak_bytes })
     }
 
     /// CPU time since an earlier reading, and memory now.
@@ -47,7 +52,7 @@ impl Usage {
         Self {
             user: self.user.saturating_sub(before.user),
             system: self.system.saturating_sub(before.system),
-            resident_bytes: self.resident_bytes,
+            ..*self
         }
     }
 }
@@ -60,6 +65,7 @@ mod tests {
     fn reads_this_process() {
         let usage = Usage::of(std::process::id()).unwrap();
         assert!(usage.resident_bytes > 1 << 20);
+        assert!(usage.peak_bytes >= usage.resident_bytes);
         assert!(Usage::of(u32::MAX).is_err());
     }
 }

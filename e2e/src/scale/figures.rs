@@ -14,14 +14,13 @@ use kube::{Api, Client};
 
 use super::ground::{VERBS, flow_schema};
 use crate::install::OPERATOR_NAMESPACE;
+use crate::load::Usage;
 use crate::process::run;
 
 /// Verbs that change something.
 const WRITES: [&str; 4] = ["create", "update", "patch", "delete"];
 /// Where a replica serves its metrics.
 const ADMIN_PORT: u16 = 8082;
-/// Kernel ticks a second, as `/proc` counts processor time on Linux.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// One look at everything that is counted.
 #[derive(Clone, Debug)]
@@ -200,19 +199,12 @@ impl Processes {
                 continue;
             }
             found += 1;
-            let status = fs::read_to_string(process.join("status"))?;
-            let mib = |key: &str| {
-                let line = status.lines().find_map(|line| line.strip_prefix(key));
-                let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-                kib.unwrap_or_default() / 1024.0
-            };
-            all.peak_mib = all.peak_mib.max(mib("VmHWM:"));
-            all.resident_mib = all.resident_mib.max(mib("VmRSS:"));
-            let stat = fs::read_to_string(process.join("stat"))?;
-            // Behind the program's name: user and system time are the 12th and 13th word.
-            let words = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
-            let ticks: f64 = words.filter_map(|word| word.parse::<f64>().ok()).sum();
-            all.processor_seconds += ticks / TICKS_PER_SECOND;
+            let pid = process.file_name().and_then(|name| name.to_str()?.parse().ok());
+            let usage = Usage::of(pid.context("a process without a number")?)?;
+            let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
+            all.peak_mib = all.peak_mib.max(mib(usage.peak_bytes));
+            all.resident_mib = all.resident_mib.max(mib(usage.resident_bytes));
+            all.processor_seconds += (usage.user + usage.system).as_secs_f64();
         }
         ensure!(found > 0, "no process of the operator is seen");
         Ok(all)

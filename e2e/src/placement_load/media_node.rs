@@ -19,9 +19,11 @@ use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use media_api::v1::{self as media, media_control_server as server};
 use operator::pki::{Authority, Role, trust};
-use tokio::net::TcpListener;
+use operator::reconcile::build::media_pod::CONTROL_PORT;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
@@ -29,8 +31,6 @@ use tonic::{Request, Response, Status};
 
 use super::{CLUSTER, NAMESPACE, TENANT};
 
-/// Where the operator looks for a media node's control listener.
-const CONTROL_PORT: u16 = 7881;
 /// Reports go out at least so often, and changes within the second time share one.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 const GATHER: Duration = Duration::from_millis(20);
@@ -137,13 +137,18 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, media_node: MediaNo
             if stream.set_nodelay(true).is_ok()
                 && let Ok(stream) = acceptor.accept(stream).await
             {
-                let http = Builder::new(TokioExecutor::new()).http2_only();
-                let service = TowerToHyperService::new(routes);
-                // It ends with the operator's side.
-                let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                converse(stream, routes).await;
             }
         });
     }
+}
+
+/// Answers on a connection that shook hands, until the operator's side ends it.
+pub(crate) async fn converse(stream: TlsStream<TcpStream>, routes: Routes) {
+    let http = Builder::new(TokioExecutor::new()).http2_only();
+    let service = TowerToHyperService::new(routes);
+    // What breaks it is the operator's to notice.
+    let _ = http.serve_connection(TokioIo::new(stream), service).await;
 }
 
 #[derive(Clone)]

@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 use self::lease_store::LeaseStore;
 use self::measure::{Offer, Outcome};
 use self::media_node::Bed;
+pub(crate) use self::media_node::converse;
 use self::replica::{Operator, Replica};
 
 /// Namespace and name of the simulated meeting cluster, and both as tenant.

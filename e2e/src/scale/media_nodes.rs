@@ -7,11 +7,9 @@
 //! drain holds no room from then on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -23,7 +21,6 @@ use operator::reconcile::build::media_pod::{CONTROL_PORT, tls_secret};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{Acceptor, WebPkiClientVerifier};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
@@ -31,9 +28,10 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Server;
-use tonic::transport::server::Connected;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status};
+
+use crate::placement_load::converse;
 
 /// Rooms of each media node at any time. Every second the oldest ends and a new one begins, so a
 /// fleet of 300 begins 300 rooms a second.
@@ -42,7 +40,7 @@ const ROOMS: u64 = 20;
 const PARTICIPANTS: u64 = 1;
 /// How often a media node reports.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
-/// Reports and connections waiting for their reader.
+/// Reports waiting for their reader.
 const WAITING_MAX: usize = 8;
 
 /// Which media node a connection leads to.
@@ -91,22 +89,24 @@ impl MediaNodes {
         let at = (Ipv4Addr::UNSPECIFIED, CONTROL_PORT);
         let listener = TcpListener::bind(at).await;
         let listener = listener.with_context(|| format!("cannot listen on {at:?}"))?;
-        let (sender, connections) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(accept(listener, client.clone(), sender));
         let all = Self { begun: Instant::now(), lives: Arc::default() };
-        let serving = Server::builder().add_service(server::MediaControlServer::new(all));
-        tokio::spawn(serving.serve_with_incoming(ReceiverStream::new(connections)));
+        tokio::spawn(accept(listener, client.clone(), all));
         Ok(())
     }
+}
 
-    /// The life of `name`, if the epoch is not a lower one than it has seen.
-    fn fenced(
-        &self,
-        name: &Name,
-        epoch: u64,
-    ) -> Result<MutexGuard<'_, BTreeMap<Name, Life>>, Status> {
-        let mut lives = self.lives.lock().unwrap_or_else(PoisonError::into_inner);
-        let life = lives.entry(name.clone()).or_default();
+/// The one that a connection leads to.
+#[derive(Clone)]
+struct MediaNode {
+    name: Name,
+    all: MediaNodes,
+}
+
+impl MediaNode {
+    /// The lives of all, if the epoch is not a lower one than this one has seen.
+    fn fenced(&self, epoch: u64) -> Result<MutexGuard<'_, BTreeMap<Name, Life>>, Status> {
+        let mut lives = self.all.lives.lock().unwrap_or_else(PoisonError::into_inner);
+        let life = lives.entry(self.name.clone()).or_default();
         if epoch < life.epoch {
             return Err(Status::failed_precondition("stale epoch"));
         }
@@ -115,31 +115,26 @@ impl MediaNodes {
     }
 
     /// Says whether it is drained.
-    fn drain<T>(&self, request: &Request<T>, epoch: u64, drained: bool) -> Result<(), Status> {
-        let name = name_of(request)?;
-        if let Some(life) = self.fenced(&name, epoch)?.get_mut(&name) {
+    fn set_drained(&self, epoch: u64, drained: bool) -> Result<(), Status> {
+        if let Some(life) = self.fenced(epoch)?.get_mut(&self.name) {
             life.drained = drained;
         }
         Ok(())
     }
 
-    async fn tell(
-        self,
-        name: Name,
-        epoch: u64,
-        reports: mpsc::Sender<Result<media::NodeReport, Status>>,
-    ) {
+    async fn tell(self, epoch: u64, reports: mpsc::Sender<Result<media::NodeReport, Status>>) {
+        let Self { name, all } = &self;
         let mut tick = interval(REPORT_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = BTreeSet::new();
         for sequence in 1.. {
             tick.tick().await;
-            let drained = match self.fenced(&name, epoch) {
-                Ok(lives) => lives.get(&name).is_some_and(|life| life.drained),
+            let drained = match self.fenced(epoch) {
+                Ok(lives) => lives.get(name).is_some_and(|life| life.drained),
                 Err(_) => return,
             };
-            let mut report = report(&name, epoch, sequence, drained, &mut told);
-            report.uptime_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let mut report = report(name, epoch, sequence, drained, &mut told);
+            report.uptime_ms = u64::try_from(all.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             if reports.send(Ok(report)).await.is_err() {
                 return;
             }
@@ -194,24 +189,18 @@ fn report(
     }
 }
 
-fn name_of<T>(request: &Request<T>) -> Result<Name, Status> {
-    let name = request.extensions().get::<Name>().cloned();
-    name.ok_or_else(|| Status::internal("the connection has no name"))
-}
-
 #[tonic::async_trait]
-impl server::MediaControl for MediaNodes {
+impl server::MediaControl for MediaNode {
     type ObserveStream = Pin<Box<dyn Stream<Item = Result<media::NodeReport, Status>> + Send>>;
 
     async fn observe(
         &self,
         request: Request<media::ObserveRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
-        let name = name_of(&request)?;
         let epoch = request.into_inner().epoch;
-        drop(self.fenced(&name, epoch)?);
+        drop(self.fenced(epoch)?);
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(self.clone().tell(name, epoch, sender));
+        tokio::spawn(self.clone().tell(epoch, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -219,9 +208,9 @@ impl server::MediaControl for MediaNodes {
         &self,
         request: Request<media::GrantRequest>,
     ) -> Result<Response<media::GrantReply>, Status> {
-        let (name, epoch) = (name_of(&request)?, request.get_ref().epoch);
-        drop(self.fenced(&name, epoch)?);
-        let incarnation = format!("{}-first", name.media_node);
+        let epoch = request.into_inner().epoch;
+        drop(self.fenced(epoch)?);
+        let incarnation = format!("{}-first", self.name.media_node);
         Ok(Response::new(media::GrantReply { epoch, incarnation }))
     }
 
@@ -236,7 +225,7 @@ impl server::MediaControl for MediaNodes {
         &self,
         request: Request<media::ReleaseRequest>,
     ) -> Result<Response<media::ReleaseReply>, Status> {
-        drop(self.fenced(&name_of(&request)?, request.get_ref().epoch)?);
+        drop(self.fenced(request.into_inner().epoch)?);
         Ok(Response::new(media::ReleaseReply::default()))
     }
 
@@ -244,7 +233,7 @@ impl server::MediaControl for MediaNodes {
         &self,
         request: Request<media::DrainRequest>,
     ) -> Result<Response<media::DrainReply>, Status> {
-        self.drain(&request, request.get_ref().epoch, true)?;
+        self.set_drained(request.into_inner().epoch, true)?;
         Ok(Response::new(media::DrainReply::default()))
     }
 
@@ -252,28 +241,25 @@ impl server::MediaControl for MediaNodes {
         &self,
         request: Request<media::UndrainRequest>,
     ) -> Result<Response<media::UndrainReply>, Status> {
-        self.drain(&request, request.get_ref().epoch, false)?;
+        self.set_drained(request.into_inner().epoch, false)?;
         Ok(Response::new(media::UndrainReply {}))
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    client: Client,
-    ready: mpsc::Sender<io::Result<Connection>>,
-) {
+async fn accept(listener: TcpListener, client: Client, all: MediaNodes) {
     while let Ok((stream, _)) = listener.accept().await {
-        let (client, ready) = (client.clone(), ready.clone());
+        let (client, all) = (client.clone(), all.clone());
         tokio::spawn(async move {
             // The operator gives up early and tries again; what fails for good is never heard.
-            if let Ok(connection) = shake_hands(stream, &client).await {
-                drop(ready.send(Ok(connection)).await);
+            if let Ok((stream, name)) = shake_hands(stream, &client).await {
+                let service = server::MediaControlServer::new(MediaNode { name, all });
+                converse(stream, Routes::new(service).prepare()).await;
             }
         });
     }
 }
 
-async fn shake_hands(stream: TcpStream, client: &Client) -> Result<Connection> {
+async fn shake_hands(stream: TcpStream, client: &Client) -> Result<(TlsStream<TcpStream>, Name)> {
     stream.set_nodelay(true)?;
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let asked = start.client_hello().server_name().unwrap_or_default().to_owned();
@@ -281,7 +267,7 @@ async fn shake_hands(stream: TcpStream, client: &Client) -> Result<Connection> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &name.namespace);
     let secret = secrets.get(&tls_secret(&name.media_node)).await?;
     let stream = start.into_stream(Arc::new(tls(&secret)?)).await?;
-    Ok(Connection { stream, name })
+    Ok((stream, name))
 }
 
 /// As the kubelet would have put the Secret's files into the pod.
@@ -302,48 +288,6 @@ fn tls(secret: &Secret) -> Result<rustls::ServerConfig> {
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
-}
-
-/// A TLS stream that tells the service whom it leads to.
-struct Connection {
-    stream: TlsStream<TcpStream>,
-    name: Name,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Name;
-
-    fn connect_info(&self) -> Name {
-        self.name.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, buffer)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
 }
 
 #[cfg(test)]

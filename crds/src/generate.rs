@@ -5,12 +5,12 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-use crate::{MediaNode, MeetingCluster, QualificationScope};
+use crate::{AttestedNodes, MediaNode, MeetingCluster, QualificationScope};
 
 /// Every resource definition.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![MeetingCluster::crd(), MediaNode::crd(), QualificationScope::crd()]
+    vec![MeetingCluster::crd(), MediaNode::crd(), QualificationScope::crd(), AttestedNodes::crd()]
 }
 
 /// File name and YAML of every resource definition.

@@ -1,4 +1,5 @@
-//! The words users write: MeetingCluster, MediaNode, QualificationScope.
+//! The words users write: MeetingCluster, MediaNode, QualificationScope; and AttestedNodes, which
+//! the operator writes for the API server.
 //!
 //! One file a kind. Types, defaults and the rules that the API server enforces; no decision and no
 //! I/O. The YAML beside this crate is generated from it (`crdgen`) and compared in the tests.
@@ -9,12 +10,14 @@
     reason = "KubeSchema's derive makes public copies of types inside functions"
 )]
 
+pub mod attested_nodes;
 pub mod condition;
 pub mod generate;
 pub mod media_node;
 pub mod meeting_cluster;
 pub mod qualification_scope;
 
+pub use attested_nodes::{ATTESTED_NODES, AttestedNodes, AttestedNodesSpec};
 pub use condition::Condition;
 pub use media_node::{MediaNode, MediaNodeSpec, MediaNodeStatus};
 pub use meeting_cluster::{MeetingCluster, MeetingClusterSpec, MeetingClusterStatus};
@@ -38,3 +41,13 @@ pub const ANNOTATION_TEMPLATE_HASH: &str = "hemicycle.dev/template-hash";
 /// Annotation on a Kubernetes `Node` with the addresses that media nodes on it advertise, comma
 /// separated, for `spec.media.addressSource: Annotation`.
 pub const ANNOTATION_ADDRESSES: &str = "hemicycle.dev/media-addresses";
+
+/// Under this prefix the operator writes on a Kubernetes node, by scope, the level of the evidence
+/// that it lies there. Nobody else may write it.
+pub const SCOPE_LABEL_PREFIX: &str = "scope.hemicycle.node-restriction.kubernetes.io/";
+/// Taint of Kubernetes nodes in a dedicated scope; its value is the scope's name.
+pub const SCOPE_TAINT: &str = "hemicycle.dev/scope";
+/// Label on a Namespace with meeting clusters, by which admission knows it. The operator writes it.
+pub const LABEL_MEDIA_NAMESPACE: &str = "hemicycle.dev/media-namespace";
+/// Annotation on a Kubernetes node with a signed declaration that it lies in a scope.
+pub const ANNOTATION_DECLARATION: &str = "hemicycle.dev/declaration";

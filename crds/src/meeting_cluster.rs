@@ -15,6 +15,7 @@ mod capacity;
 mod gateway;
 mod media;
 mod pod_template;
+mod violation;
 
 pub use capacity::{Capacity, Drain, Rooms};
 pub use gateway::{
@@ -22,6 +23,7 @@ pub use gateway::{
 };
 pub use media::{AddressSource, Exposure, Media};
 pub use pod_template::{PodTemplate, Resources, Toleration};
+pub use violation::Violation;
 
 /// A meeting cluster as its owner wants it.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,7 +77,7 @@ pub use pod_template::{PodTemplate, Resources, Toleration};
     printcolumn(
         name = "SCOPE",
         type_ = "string",
-        json_path = ".spec.sovereignty.scopeRef.name",
+        json_path = ".spec.sovereignty.scopeRefs[*].name",
         description = "The scope that media stay in."
     ),
     printcolumn(
@@ -153,12 +155,64 @@ pub struct LocalRef {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sovereignty {
-    /// The `QualificationScope` whose Kubernetes nodes media pods run on, and no others.
-    pub scope_ref: ScopeRef,
+    /// The `QualificationScope`s whose Kubernetes nodes media pods run on, and no others.
+    #[schemars(length(min = 1, max = 8))]
+    pub scope_refs: Vec<ScopeRef>,
+    /// The weakest evidence that is accepted for a Kubernetes node. There is no default: it is the
+    /// owner's choice.
+    pub minimum_evidence: EvidenceLevel,
     /// What happens to rooms whose Kubernetes node leaves the scope. New rooms are refused there in
     /// any case.
     #[serde(default)]
     pub on_loss: OnLoss,
+    /// Violations that somebody answers for, until when. They stay listed and are no longer
+    /// counted as open.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    pub acknowledgements: Vec<Acknowledgement>,
+}
+
+/// How well it is known that a Kubernetes node lies in a scope.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+pub enum EvidenceLevel {
+    /// The scope's owner says so by a label that no kubelet may write.
+    E0,
+    /// So does what the machine's `spec.providerID` tells of its region.
+    E1,
+    /// So does somebody outside of the cluster: the provider's API, or a signed declaration.
+    E2,
+}
+
+impl EvidenceLevel {
+    /// The word in resources and labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::E0 => "E0",
+            Self::E1 => "E1",
+            Self::E2 => "E2",
+        }
+    }
+}
+
+/// Who answers for a violation, and until when.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Acknowledgement {
+    /// `id` of the violation in the status.
+    #[schemars(length(min = 1, max = 63))]
+    pub violation: String,
+    /// Who answers for it.
+    #[schemars(length(min = 1, max = 253))]
+    pub by: String,
+    /// Why it is borne.
+    #[schemars(length(min = 1, max = 1024))]
+    pub reason: String,
+    /// Until when, as an RFC 3339 time.
+    #[schemars(extend("format" = "date-time"))]
+    pub until: String,
 }
 
 /// A `QualificationScope`.
@@ -222,7 +276,8 @@ impl PullPolicy {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MeetingClusterStatus {
-    /// `Ready`, `Available`, `Progressing`, `Degraded`, `Paused`, `CapacityOK`, `PlacementReady`.
+    /// `Ready`, `Available`, `Progressing`, `Degraded`, `Paused`, `CapacityOK`, `PlacementReady`,
+    /// `SovereigntyVerified`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -253,6 +308,12 @@ pub struct MeetingClusterStatus {
     /// The highest number ever given to a media node; numbers are not given twice.
     #[serde(default)]
     pub ordinal_high_water: i64,
+    /// Media that run, or ran, where the scope does not reach: newest last, at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub violations: Vec<Violation>,
+    /// Violations that go on and that nobody answers for.
+    #[serde(default)]
+    pub violations_open: i32,
     /// What the plan holds back, and on what each waits, at most 16 lines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held: Vec<String>,

@@ -4,7 +4,10 @@
 //! Cluster-scoped: tenants name a scope and cannot write one. It states a claim of its owner and
 //! proves nothing by itself.
 
+use std::collections::BTreeMap;
+
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Condition;
@@ -23,6 +26,9 @@ use crate::Condition;
     annotation("helm.sh/resource-policy", "keep"),
     derive = "PartialEq",
     cel,
+    validation = Rule::new("self.metadata.name.size() <= 63").message(
+        "metadata.name must have at most 63 characters: it becomes part of a label's key"
+    ),
     printcolumn(
         name = "READY",
         type_ = "string",
@@ -34,6 +40,12 @@ use crate::Condition;
         type_ = "string",
         json_path = ".spec.provider",
         description = "Who provides the service."
+    ),
+    printcolumn(
+        name = "STATE",
+        type_ = "string",
+        json_path = ".spec.state",
+        description = "What the authority says of the qualification."
     ),
     printcolumn(
         name = "REFERENTIAL",
@@ -69,21 +81,99 @@ pub struct QualificationScopeSpec {
     /// service, not a company.
     #[schemars(length(min = 1, max = 253))]
     pub service: String,
+    /// How the provider's machines say where they are (`spec.providerID` of a Kubernetes node).
+    #[serde(default)]
+    pub platform: Platform,
     /// The provider's regions that the attestation covers.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 63)))]
     pub regions: Vec<String>,
+    /// The subregions (zones) that it covers. Empty: all of those regions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63)))]
+    pub subregions: Vec<String>,
+    /// The provider's accounts whose machines count, which the provider's API alone can tell: the
+    /// same subregion letter may be another building in another account. Empty: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63)))]
+    pub accounts: Vec<String>,
     /// The referential and its version, such as `SecNumCloud 3.2`.
     #[schemars(length(min = 1, max = 63))]
     pub referential: String,
     /// The attestation that the qualification rests on.
     pub attestation: Attestation,
-    /// The label by which a Kubernetes node in the scope is recognised.
+    /// The label by which the scope's owner declares that a Kubernetes node lies in it: evidence of
+    /// level E0, and the condition for all other evidence.
     pub node_label: NodeLabel,
-    /// Set it to true when the qualification is suspended or withdrawn: no new room and no new pod
-    /// from then on, and `spec.sovereignty.onLoss` of each meeting cluster decides about rooms that
-    /// go on.
+    /// What the authority says of the qualification. Unless it is `Qualified` there is no new room
+    /// and no new pod, and `spec.sovereignty.onLoss` of each meeting cluster decides about rooms
+    /// that go on.
     #[serde(default)]
-    pub withdrawn: bool,
+    pub state: QualificationState,
+    /// Whether Kubernetes nodes in the scope are kept for media by a taint.
+    #[serde(default)]
+    pub dedicated: bool,
+    /// Public keys (Ed25519, base64) of those who may declare in writing that a Kubernetes node lies
+    /// in the scope, by the annotation `hemicycle.dev/declaration`. Such a declaration is evidence
+    /// of level E2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(min = 44, max = 44)))]
+    pub declaration_keys: Vec<String>,
+    /// The provider's API, asked about each machine: evidence of level E2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_api: Option<ProviderApi>,
+}
+
+/// What the authority says of a qualification.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum QualificationState {
+    /// It holds, until the attestation ends.
+    #[default]
+    Qualified,
+    /// It is suspended: it may come back.
+    Suspended,
+    /// It is withdrawn.
+    Withdrawn,
+}
+
+/// How a provider's machines say where they are, in `spec.providerID` of their Kubernetes nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Platform {
+    /// `<scheme>://<anything>/<zone>/<id>`: the zone must be one of `spec.subregions`, or one of
+    /// `spec.regions` followed by a letter, `-` and a letter or number.
+    #[default]
+    Generic,
+    /// `aws:///<subregion>/<vm-id>`, as Outscale's cloud controller writes it.
+    Outscale,
+    /// `openstack://<region>/<id>`, as OVHcloud's does.
+    OVHcloud,
+    /// `scaleway://instance/<zone>/<id>`.
+    Scaleway,
+}
+
+/// A provider's API that tells where a machine is.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    cel,
+    validation = Rule::new("self.url.startsWith('https://')")
+        .message("spec.providerApi.url must begin with https://")
+)]
+pub struct ProviderApi {
+    /// What it speaks.
+    pub kind: ProviderApiKind,
+    /// Where it is, such as `https://api.cloudgouv-eu-west-1.outscale.com/api/v1`.
+    #[schemars(length(min = 9, max = 253))]
+    pub url: String,
+    /// A Secret in the operator's namespace with `accessKey` and `secretKey` of a user who may only
+    /// read machines, and with `ca.crt` where the API's certificate is not publicly trusted.
+    pub secret_name: String,
+}
+
+/// What a provider's API speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ProviderApiKind {
+    /// `ReadVms` of Outscale's API.
+    Outscale,
 }
 
 /// The attestation that a qualification rests on.
@@ -91,23 +181,29 @@ pub struct QualificationScopeSpec {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     cel,
-    validation = Rule::new("!has(self.issuedAt) || self.issuedAt < self.expiresAt")
-        .message("spec.attestation.issuedAt must lie before expiresAt")
+    validation = Rule::new("!has(self.decidedAt) || self.decidedAt < self.expiresAt")
+        .message("spec.attestation.decidedAt must lie before expiresAt")
 )]
 pub struct Attestation {
     /// The attestation's number, as the authority published it.
     #[schemars(length(min = 1, max = 253))]
     pub id: String,
-    /// When it was issued, as an RFC 3339 time such as `2026-01-31T00:00:00Z`.
+    /// SHA-256 of the attestation's document, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9a-f]{64}$')").message(
+        "spec.attestation.sha256 must be 64 hexadecimal digits in lower case"
+    ))]
+    pub sha256: Option<String>,
+    /// When the authority decided, as an RFC 3339 time such as `2026-01-31T00:00:00Z`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
-    pub issued_at: Option<String>,
+    pub decided_at: Option<String>,
     /// When it ends, as an RFC 3339 time. From then on no new room and no new pod.
     #[schemars(extend("format" = "date-time"))]
     pub expires_at: String,
 }
 
-/// The label by which a Kubernetes node in the scope is recognised.
+/// The label by which its owner declares that a Kubernetes node lies in the scope.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(cel)]
@@ -137,14 +233,32 @@ fn value_default() -> String {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QualificationScopeStatus {
-    /// Whether media may run in the scope (`Ready`), with the reason.
+    /// Whether media may run in the scope (`Ready`) and whether its attestation ends soon
+    /// (`Expiring`), with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// How many Kubernetes nodes carry the scope's label.
+    /// How many Kubernetes nodes lie in the scope, by any evidence.
     #[serde(default)]
     pub kubernetes_nodes: i32,
+    /// How many of them by evidence of each level, such as `{"E0": 1, "E2": 5}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub evidence: BTreeMap<String, i32>,
+    /// Kubernetes nodes that carry the label and do not lie in the scope, at most 32, each with the
+    /// reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contradicted: Vec<Contradicted>,
     /// The `metadata.generation` that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+}
+
+/// A Kubernetes node that is declared to lie in a scope, and contradicts that.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Contradicted {
+    /// Its name.
+    pub kubernetes_node: String,
+    /// What speaks against it.
+    pub reason: String,
 }

@@ -7,7 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hemicycle_crds::{MediaNode, MeetingCluster, QualificationScope, condition, generate};
+use hemicycle_crds::{
+    AttestedNodes, MediaNode, MeetingCluster, QualificationScope, condition, generate,
+};
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -141,6 +143,7 @@ fn verdict(case: &Case) -> Result<(), String> {
         "mc" => judge!(MeetingCluster),
         "mn" => judge!(MediaNode),
         "qs" => judge!(QualificationScope),
+        "an" => judge!(AttestedNodes),
         other => panic!("{}: unknown kind {other}", case.name),
     }
 }

@@ -103,7 +103,7 @@ fn store_unreadable(story: &Story) -> Result<()> {
 fn a_bad_meeting_cluster_costs_a_good_one_nothing() {
     tell("bad-neighbour", |story| {
         store_unreadable(story)?;
-        let nowhere = json!({"scopeRef": {"name": "nowhere"}});
+        let nowhere = json!({"scopeRefs": [{"name": "nowhere"}], "minimumEvidence": "E0"});
         let homeless = MeetingClusterBuilder::new("homeless").with("sovereignty", nowhere);
         let homeless = homeless.apply(story)?;
         let good = MeetingClusterBuilder::new("visio").media_nodes(1).serve(story)?;

@@ -54,7 +54,7 @@ fn cluster(spec: &Value) -> Value {
     let mut whole = json!({
         "domain": "visio.example.org",
         "credentials": {"secretRef": {"name": "keys"}},
-        "sovereignty": {"scopeRef": {"name": "gold"}},
+        "sovereignty": {"scopeRefs": [{"name": "gold"}], "minimumEvidence": "E0"},
         "capacity": {"minNodes": 1, "maxNodes": 5},
     });
     whole.as_object_mut().expect("an object").extend(spec.as_object().expect("one").clone());

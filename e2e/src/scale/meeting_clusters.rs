@@ -65,7 +65,7 @@ impl MeetingClusters {
             "spec": {
                 "domain": "meet.example.org",
                 "credentials": {"secretRef": {"name": format!("{NAME}-keys")}},
-                "sovereignty": {"scopeRef": {"name": SCOPE}},
+                "sovereignty": {"scopeRefs": [{"name": SCOPE}], "minimumEvidence": "E0"},
                 "capacity": {"minNodes": count, "maxNodes": count},
             },
         });

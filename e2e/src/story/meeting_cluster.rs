@@ -43,7 +43,7 @@ impl MeetingClusterBuilder {
         let spec = json!({
             "domain": "meet.example.org",
             "credentials": {"secretRef": {"name": format!("{name}-keys")}},
-            "sovereignty": {"scopeRef": {"name": "demo"}},
+            "sovereignty": {"scopeRefs": [{"name": "demo"}], "minimumEvidence": "E0"},
             // Three media nodes share two cores with everything else.
             "gateway": {"service": {"type": "NodePort"}},
             "podTemplate": {"resources": {"cpuMillicores": 200, "memoryMebibytes": 256}},

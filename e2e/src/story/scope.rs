@@ -52,7 +52,7 @@ impl<'a> Scope<'a> {
     /// Its name, as a meeting cluster's `spec.sovereignty`.
     #[must_use]
     pub fn chosen(&self) -> serde_json::Value {
-        json!({"scopeRef": {"name": self.name}})
+        json!({"scopeRefs": [{"name": self.name}], "minimumEvidence": "E0"})
     }
 
     /// Withdraws it, or takes that back.

@@ -35,6 +35,7 @@ pub const MEETING_CLUSTER_CONDITIONS: &[(&str, &str)] = &[
     ("Paused", "the owner stopped changes"),
     ("CapacityOK", "there is room for what is asked"),
     ("PlacementReady", "new rooms get a home"),
+    ("SovereigntyVerified", "media run where they may, and nowhere else"),
 ];
 
 /// Every reason that a condition may carry, with its meaning.
@@ -47,9 +48,11 @@ pub const REASONS: &[(&str, &str)] = &[
     ("GatewayNotReady", "no gateway replica is ready"),
     ("GatewayRollingOut", "gateway replicas of an older template are being replaced"),
     ("GatewayFailing", "a pod of the gateway does not run, although others may"),
-    ("ScopeNotValid", "the scope is missing, expired or withdrawn"),
+    ("ScopeNotValid", "the scope is missing, expired, suspended or withdrawn"),
     ("ScopeUnknown", "nobody could look at the scope"),
-    ("NoKubernetesNodeInScope", "no Kubernetes node carries the scope's label"),
+    ("NoKubernetesNodeInScope", "no Kubernetes node lies in a scope by the evidence asked for"),
+    ("ViolationsOpen", "media run where no scope reaches, and nobody answers for it"),
+    ("PoliciesTampered", "an admission policy was changed or deleted"),
     ("CredentialsMissing", "the Secret with the keys is missing or cannot be read"),
     ("CredentialsWeak", "a key could be guessed"),
     ("ApiRefused", "the API server refused a write (quota, admission, permission)"),

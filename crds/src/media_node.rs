@@ -67,6 +67,13 @@ use crate::Condition;
         description = "The scope that its Kubernetes node lies in."
     ),
     printcolumn(
+        name = "EVIDENCE",
+        type_ = "string",
+        json_path = ".status.evidence",
+        description = "How well that is known.",
+        priority = 1
+    ),
+    printcolumn(
         name = "AGE",
         type_ = "date",
         json_path = ".metadata.creationTimestamp",
@@ -150,6 +157,9 @@ pub struct MediaNodeStatus {
     /// The scope that its Kubernetes node lies in; absent when it lies in none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
+    /// How well that is known: `E0`, `E1` or `E2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
     /// Rooms on it.
     #[serde(default)]
     pub rooms: i32,

@@ -49,7 +49,7 @@ fn a_scope_that_is_lost_admits_nothing_and_ends_no_meeting() {
         let scene = builder.with("sovereignty", scope.chosen()).meet(story)?;
 
         scope.withdraw(true)?;
-        closed(&scene, story, "spec.sovereignty.scopeRef")?;
+        closed(&scene, story, "spec.sovereignty.scopeRefs")?;
         scope.withdraw(false)?;
         scene.meetings.ready(30)?;
         Gathering::begin(story, &scene.meetings, "welcome-back", 2)?.end();

@@ -49,6 +49,8 @@ pub struct Metrics {
     pub directory_resyncs: IntCounterVec,
     /// Connections to the placement listener that were refused, by `reason`.
     pub connections_refused: IntCounterVec,
+    /// Seconds until a scope's attestation ends, by `scope`.
+    pub scope_seconds_left: IntGaugeVec,
     /// The meeting clusters that are due; read at each scrape.
     pub queue: Queue,
     in_flight: IntGauge,
@@ -107,6 +109,11 @@ impl Metrics {
                 ),
                 &["outcome"],
             )),
+            scope_seconds_left: gauges(
+                "scope_attestation_seconds_left",
+                "Seconds until a scope's attestation ends.",
+                &["scope"],
+            ),
             rooms: gauges("rooms", "Rooms per media node.", node),
             participants: gauges("participants", "Participants per media node.", node),
             load: registered(GaugeVec::new(
@@ -144,7 +151,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let all: [Box<dyn prometheus::core::Collector>; 17] = [
+        let all: [Box<dyn prometheus::core::Collector>; 18] = [
             Box::new(self.reconciles.clone()),
             Box::new(self.reconcile_errors.clone()),
             Box::new(self.reconcile_duration.clone()),
@@ -153,6 +160,7 @@ impl Metrics {
             Box::new(self.epoch.clone()),
             Box::new(self.placements.clone()),
             Box::new(self.placement_duration.clone()),
+            Box::new(self.scope_seconds_left.clone()),
             Box::new(self.rooms.clone()),
             Box::new(self.participants.clone()),
             Box::new(self.load.clone()),

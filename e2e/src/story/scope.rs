@@ -60,8 +60,9 @@ impl<'a> Scope<'a> {
     /// # Errors
     /// If the API server refuses.
     pub fn withdraw(&self, withdrawn: bool) -> Result<()> {
-        self.story.say(&format!("the scope's spec.withdrawn becomes {withdrawn}"));
-        self.story.patch(&self.object(), &json!({"spec": {"withdrawn": withdrawn}}))
+        let state = if withdrawn { "Withdrawn" } else { "Qualified" };
+        self.story.say(&format!("the scope's spec.state becomes {state}"));
+        self.story.patch(&self.object(), &json!({"spec": {"state": state}}))
     }
 
     /// Lets its attestation end `seconds` from now.

@@ -10,12 +10,14 @@ use thiserror::Error;
 
 use crate::{
     fleet::REPORT_FRESH_MS,
-    ids::{MediaNodeName, RoomKey, Timestamp},
+    ids::{MediaNodeName, RoomKey, ScopeName, Timestamp},
     policy::{Paused, Policy},
     report::MediaNodeState,
     rollout::SURGE,
     step::{Evidence, Plan, Step},
-    world::{DesiredState, DrainCause, MediaNodeSeen, PodPhase, PodSeen, World},
+    world::{
+        DesiredState, DrainCause, MediaNodeSeen, PodPhase, PodSeen, QualificationState, World,
+    },
 };
 
 /// One thing that is not sound.
@@ -146,8 +148,11 @@ fn check_scope(
     now: Timestamp,
     problems: &mut Vec<Problem>,
 ) {
-    let scope = world.scopes.as_ref().and_then(|scopes| scopes.get(&policy.sovereignty.scope));
-    if !scope.is_some_and(|scope| !scope.withdrawn && now < scope.expires) {
+    let held = |scope: &ScopeName| {
+        let seen = world.scopes.as_ref().and_then(|scopes| scopes.get(scope));
+        seen.is_some_and(|it| it.state == QualificationState::Qualified && now < it.expires)
+    };
+    if !policy.sovereignty.scopes.iter().any(held) {
         problems.push(Problem::MadeWithoutScope(name.clone()));
     }
 }

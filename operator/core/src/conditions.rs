@@ -12,6 +12,7 @@ use crate::{
 };
 
 mod reason;
+mod sovereignty;
 mod trouble;
 
 pub use reason::Reason;
@@ -33,11 +34,13 @@ pub enum ConditionKind {
     CapacityOk,
     /// New rooms get a home.
     PlacementReady,
+    /// Media run where they may, and nowhere else.
+    SovereigntyVerified,
 }
 
 impl ConditionKind {
     /// Every kind, in the order in which they are written.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ready,
         Self::Available,
         Self::Progressing,
@@ -45,6 +48,7 @@ impl ConditionKind {
         Self::Paused,
         Self::CapacityOk,
         Self::PlacementReady,
+        Self::SovereigntyVerified,
     ];
 
     /// `type` of the condition.
@@ -58,6 +62,7 @@ impl ConditionKind {
             Self::Paused => "Paused",
             Self::CapacityOk => "CapacityOK",
             Self::PlacementReady => "PlacementReady",
+            Self::SovereigntyVerified => "SovereigntyVerified",
         }
     }
 }
@@ -115,7 +120,9 @@ pub fn conditions(world: &World, policy: &Policy, report: &PlanReport) -> Vec<Co
     let progressing = progressing(world, policy, report);
     let capacity = capacity(world, policy, report);
     let ready = ready(&available, &degraded, policy, report);
-    vec![ready, available, progressing, degraded, paused(policy), capacity, placement(world)]
+    let (paused, placement) = (paused(policy), placement(world));
+    let verified = sovereignty::verified(world, policy, report);
+    vec![ready, available, progressing, degraded, paused, capacity, placement, verified]
 }
 
 fn ready(
@@ -250,12 +257,8 @@ fn degraded(world: &World, report: &PlanReport) -> Condition {
     if let Some(message) = trouble::gateway_failing(world) {
         return is(Reason::GatewayFailing, message);
     }
-    if let ScopeGate::Open { kubernetes_nodes: Some(nodes) } = &report.gate
-        && nodes.is_empty()
-    {
-        let message = "no Kubernetes node carries the scope's label: label one, or correct \
-                       spec.nodeLabel of the QualificationScope";
-        return is(Reason::NoKubernetesNodeInScope, message.into());
+    if let Some((reason, message)) = sovereignty::trouble(world, report) {
+        return is(reason, message);
     }
     if let Some(name) = report.scale.frozen_by.first() {
         let more = report.scale.frozen_by.len() - 1;

@@ -1,15 +1,18 @@
 //! A small fleet for unit tests, and ways to reach into it. Compiled for tests only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
+    evidence::Level,
     fleet::{self, Standing},
     ids::{MediaNodeName, RoomKey, Timestamp},
     policy::{CapacityPolicy, OnLoss, Paused, Policy, SovereigntyPolicy},
+    provider_id::Platform,
     report::MediaNodeState,
     world::{
         CredentialsSeen, Deleting, DesiredState, DrainRequested, GatewaySeen, KubernetesNodeSeen,
-        MediaNodeSeen, PlacerSeen, Pod, PodPhase, PodSeen, Ready, ReportSeen, ScopeSeen, World,
+        MediaNodeSeen, PlacerSeen, Pod, PodPhase, PodSeen, QualificationState, Ready, ReportSeen,
+        ScopeSeen, World,
     },
 };
 
@@ -32,9 +35,13 @@ pub(crate) fn fleet(count: u32) -> (World, Policy) {
     };
     let scope = ScopeSeen {
         expires: NOW.plus_ms(86_400_000),
-        withdrawn: false,
+        state: QualificationState::Qualified,
         label_key: LABEL.into(),
         label_value: "true".into(),
+        platform: Platform::Generic,
+        regions: BTreeSet::from(["eu-1".into()]),
+        subregions: BTreeSet::new(),
+        accounts: BTreeSet::new(),
     };
     world.scopes.as_mut().unwrap().insert("snc".into(), scope);
     for index in 0..count {
@@ -55,7 +62,12 @@ pub(crate) fn policy() -> Policy {
             headroom_percent: 25,
             target_fill_percent: 80,
         },
-        sovereignty: SovereigntyPolicy { scope: "snc".into(), on_loss: OnLoss::Drain },
+        sovereignty: SovereigntyPolicy {
+            scopes: vec!["snc".into()],
+            minimum_evidence: Level::E0,
+            on_loss: OnLoss::Drain,
+            acknowledgements: vec![],
+        },
         drain_deadline_ms: 600_000,
         template_hash: "t1".into(),
         paused: Paused::No,
@@ -83,6 +95,7 @@ pub(crate) fn add(world: &mut World, index: u32) {
         busy_ratio: 0.0,
         rooms: BTreeMap::new(),
         claims_in_flight: 0,
+        clock_ahead_ms: 0,
     };
     let seen = MediaNodeSeen {
         uid: format!("uid-{index}").into(),
@@ -125,6 +138,7 @@ pub(crate) fn kubernetes_node<'a>(world: &'a mut World, name: &str) -> &'a mut K
         ready: true,
         unschedulable: false,
         zone: "z1".into(),
+        ..KubernetesNodeSeen::default()
     };
     world.kubernetes_nodes.as_mut().unwrap().entry(name.into()).or_insert_with(made)
 }

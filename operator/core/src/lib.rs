@@ -13,6 +13,7 @@ pub mod capacity;
 pub mod conditions;
 mod draft;
 pub mod drain;
+pub mod evidence;
 #[cfg(test)]
 mod fixtures;
 pub mod fleet;
@@ -20,11 +21,13 @@ pub mod ids;
 pub mod placement;
 pub mod plan;
 pub mod policy;
+pub mod provider_id;
 pub mod repair;
 pub mod report;
 pub mod rollout;
 pub mod sovereignty;
 pub mod step;
+pub mod violation;
 pub mod world;
 
 pub use conditions::{Condition, ConditionKind, Reason, Status, conditions};

@@ -19,6 +19,7 @@ use crate::{
     repair, rollout,
     sovereignty::{self, ScopeGate},
     step::{Plan, Step},
+    violation,
     world::{CredentialsSeen, DrainCause, PodPhase, World},
 };
 
@@ -51,7 +52,9 @@ pub fn plan(world: &World, policy: &Policy, now: Timestamp) -> (Plan, PlanReport
     }
     let Draft { plan, stages, .. } = draft;
     let ordinal_high_water = ordinal;
-    (plan, PlanReport { stages, gate, scale, scale_memory, ordinal_high_water })
+    let violations = violation::record(world, policy, &gate, now);
+    let at = now;
+    (plan, PlanReport { stages, gate, scale, scale_memory, ordinal_high_water, violations, at })
 }
 
 /// Makes or empties media nodes until `wanted` are there.

@@ -5,7 +5,10 @@
 
 use thiserror::Error;
 
-use crate::ids::ScopeName;
+use crate::{
+    evidence::Level,
+    ids::{ScopeName, Timestamp},
+};
 
 /// The validated wishes of one meeting cluster.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,10 +56,25 @@ pub struct CapacityPolicy {
 /// Where media may run, and what happens when that is lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SovereigntyPolicy {
-    /// The scope that every Kubernetes node under a media node must lie in.
-    pub scope: ScopeName,
+    /// The scopes of which every Kubernetes node under a media node must lie in one.
+    pub scopes: Vec<ScopeName>,
+    /// The weakest evidence that is taken for it.
+    pub minimum_evidence: Level,
     /// What happens to rooms on a Kubernetes node that left the scope.
     pub on_loss: OnLoss,
+    /// Violations that somebody answers for.
+    pub acknowledgements: Vec<Acknowledgement>,
+}
+
+/// Who answers for a violation, and until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// Which.
+    pub violation: String,
+    /// Who.
+    pub by: String,
+    /// Until when.
+    pub until: Timestamp,
 }
 
 /// What happens to rooms whose Kubernetes node left the scope.

@@ -4,15 +4,18 @@
 //! The world holds no wish and decides nothing; ordered maps keep the plan the same for the same
 //! input, byte for byte.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     autoscale::ScaleMemory,
+    evidence,
     ids::{
         Incarnation, KubernetesNodeName, MediaNodeName, ResourceVersion, RoomKey, ScopeName,
         Timestamp, Uid, Zone,
     },
+    provider_id::Platform,
     report::MediaNodeState,
+    violation::Violation,
 };
 
 /// All that one plan is made from.
@@ -39,6 +42,10 @@ pub struct World {
     pub placer: PlacerSeen,
     /// What the API server refused lately, in its own words (quota, admission); newest last.
     pub refusals: Vec<RefusalSeen>,
+    /// Violations that were recorded before.
+    pub violations: Vec<Violation>,
+    /// What is wrong with the admission policies that keep media pods in their scope.
+    pub admission_trouble: Option<String>,
 }
 
 /// One media node.
@@ -218,6 +225,8 @@ pub struct ReportSeen {
     pub rooms: BTreeMap<RoomKey, u32>,
     /// Claims that are on their way to it.
     pub claims_in_flight: u32,
+    /// How far its clock was ahead of ours when the report came, in milliseconds.
+    pub clock_ahead_ms: i64,
 }
 
 /// One Kubernetes node.
@@ -231,6 +240,10 @@ pub struct KubernetesNodeSeen {
     pub unschedulable: bool,
     /// Its zone label; empty when it has none.
     pub zone: Zone,
+    /// `spec.providerID`; empty when it has none.
+    pub provider_id: String,
+    /// What others than the cluster say of it, by scope.
+    pub statements: evidence::ByScope,
 }
 
 /// One scope.
@@ -238,12 +251,32 @@ pub struct KubernetesNodeSeen {
 pub struct ScopeSeen {
     /// When its attestation ends.
     pub expires: Timestamp,
-    /// Its owner withdrew it.
-    pub withdrawn: bool,
+    /// What the authority says.
+    pub state: QualificationState,
     /// Key of the label that a Kubernetes node in the scope carries.
     pub label_key: String,
     /// Value of that label.
     pub label_value: String,
+    /// How its machines say where they are.
+    pub platform: Platform,
+    /// Regions that it covers.
+    pub regions: BTreeSet<String>,
+    /// Subregions that it covers; empty: all of its regions.
+    pub subregions: BTreeSet<String>,
+    /// Accounts that it covers; empty: any.
+    pub accounts: BTreeSet<String>,
+}
+
+/// What the authority says of a qualification.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QualificationState {
+    /// It holds.
+    #[default]
+    Qualified,
+    /// It is suspended.
+    Suspended,
+    /// It is withdrawn.
+    Withdrawn,
 }
 
 /// What rooms ask for beyond what media nodes report.

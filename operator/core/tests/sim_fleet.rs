@@ -8,15 +8,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use operator_core::{
-    MediaNodeName, Plan, Policy, RoomKey, Step, Timestamp, World, audit, plan,
+    MediaNodeName, Plan, Policy, RoomKey, Step, Timestamp, World, audit,
+    evidence::Level,
+    plan,
     policy::{CapacityPolicy, OnLoss, Paused, SovereigntyPolicy},
+    provider_id::Platform,
     report::MediaNodeState,
     world::{
         CredentialsSeen, Deleting, DesiredState, DrainRequested, KubernetesNodeSeen, MediaNodeSeen,
-        PlacerSeen, Pod, PodPhase, PodSeen, Ready, ReportSeen, ScopeSeen,
+        PlacerSeen, Pod, PodPhase, PodSeen, QualificationState, Ready, ReportSeen, ScopeSeen,
     },
 };
 use proptest::prelude::*;
@@ -83,15 +86,20 @@ impl Sim {
                 ready: true,
                 unschedulable: false,
                 zone: "z".into(),
+                ..KubernetesNodeSeen::default()
             };
             let machines = world.kubernetes_nodes.as_mut().unwrap();
             machines.insert(format!("k{index}").into(), machine);
         }
         let scope = ScopeSeen {
             expires: now.plus_ms(u64::from(u32::MAX) * 1_000),
-            withdrawn: false,
+            state: QualificationState::Qualified,
             label_key: LABEL.into(),
             label_value: "true".into(),
+            platform: Platform::Generic,
+            regions: BTreeSet::from(["eu-1".into()]),
+            subregions: BTreeSet::new(),
+            accounts: BTreeSet::new(),
         };
         world.scopes.as_mut().unwrap().insert("snc".into(), scope);
         let policy = Policy {
@@ -104,7 +112,12 @@ impl Sim {
                 headroom_percent: 25,
                 target_fill_percent: 80,
             },
-            sovereignty: SovereigntyPolicy { scope: "snc".into(), on_loss: OnLoss::Drain },
+            sovereignty: SovereigntyPolicy {
+                scopes: vec!["snc".into()],
+                minimum_evidence: Level::E0,
+                on_loss: OnLoss::Drain,
+                acknowledgements: vec![],
+            },
             drain_deadline_ms: 60_000,
             template_hash: "t0".into(),
             paused: Paused::No,
@@ -169,6 +182,7 @@ impl Sim {
                     busy_ratio: f64::from(process.rooms.values().sum::<u32>()) / 60.0,
                     rooms: process.rooms.clone(),
                     claims_in_flight: 0,
+                    clock_ahead_ms: 0,
                 });
             }
             let ended = self.dice.below(8);
@@ -381,7 +395,11 @@ impl Sim {
             8 => self.policy.capacity.nodes_min = 1 + self.dice.below(4) as u32,
             9 => {
                 let scope = self.world.scopes.as_mut().unwrap().get_mut(&"snc".into()).unwrap();
-                scope.withdrawn = self.dice.one_in(2);
+                scope.state = if self.dice.one_in(2) {
+                    QualificationState::Suspended
+                } else {
+                    QualificationState::Qualified
+                };
             }
             10 => {
                 self.policy.paused = if self.dice.one_in(3) { Paused::Yes } else { Paused::No };
@@ -466,7 +484,8 @@ impl Sim {
         self.policy.paused = Paused::No;
         self.policy.template_hash = "t9".into();
         self.policy.capacity.nodes_min = 2;
-        self.world.scopes.as_mut().unwrap().get_mut(&"snc".into()).unwrap().withdrawn = false;
+        self.world.scopes.as_mut().unwrap().get_mut(&"snc".into()).unwrap().state =
+            QualificationState::Qualified;
         for machine in self.world.kubernetes_nodes.as_mut().unwrap().values_mut() {
             machine.unschedulable = false;
             machine.labels.insert(LABEL.into(), "true".into());
@@ -540,6 +559,7 @@ fn any_report() -> impl Strategy<Value = Option<ReportSeen>> {
             busy_ratio: f64::from(participants) / 150.0,
             rooms: (0..rooms).map(|r| (RoomKey::new("meetings/demo", r.to_string()), 1)).collect(),
             claims_in_flight,
+            clock_ahead_ms: 0,
         },
     );
     proptest::option::weighted(0.8, report)
@@ -596,7 +616,13 @@ proptest! {
             let made = |(index, (ready, unschedulable, labelled)): (usize, (bool, bool, bool))| {
                 let labels = labelled.then(|| (LABEL.to_owned(), "true".to_owned()));
                 let labels = labels.into_iter().collect();
-                let seen = KubernetesNodeSeen { labels, ready, unschedulable, zone: "z".into() };
+                let seen = KubernetesNodeSeen {
+                    labels,
+                    ready,
+                    unschedulable,
+                    zone: "z".into(),
+                    ..KubernetesNodeSeen::default()
+                };
                 (format!("k{index}").into(), seen)
             };
             machines.into_iter().enumerate().map(made).collect()
@@ -606,7 +632,9 @@ proptest! {
             Some((there, withdrawn, expired)) => {
                 let scopes = sim.world.scopes.as_mut().unwrap();
                 let scope = scopes.get_mut(&"snc".into()).unwrap();
-                scope.withdrawn = withdrawn;
+                if withdrawn {
+                    scope.state = QualificationState::Withdrawn;
+                }
                 scope.expires = if expired { Timestamp(1) } else { scope.expires };
                 if !there {
                     scopes.clear();
@@ -626,6 +654,6 @@ proptest! {
         let problems = audit::plan(&sim.world, &sim.policy, &first, sim.now);
         prop_assert_eq!(problems, vec![], "{:#?}", first);
         let conditions = operator_core::conditions(&sim.world, &sim.policy, &first_report);
-        prop_assert_eq!(conditions.len(), 7);
+        prop_assert_eq!(conditions.len(), 8);
     }
 }

@@ -63,6 +63,7 @@ struct Heard {
     participants: u32,
     busy_ratio: f64,
     version: String,
+    clock_ahead_ms: i64,
 }
 
 struct Inner {
@@ -192,6 +193,7 @@ impl Cluster {
         report: media::NodeReport,
     ) -> Result<usize, Refusal> {
         let version = report.version.clone();
+        let clock = report.unix_ms;
         let view = view_of(report);
         let name = MediaNodeName::new(media_node);
         let mut inner = self.lock();
@@ -209,6 +211,7 @@ impl Cluster {
             sequence: view.sequence,
             state: view.state,
             version,
+            clock_ahead_ms: ahead_ms(clock, now),
         };
         inner.heard.insert(media_node.to_owned(), heard);
         Ok(inner.directory.rooms_len_on(&name))
@@ -273,6 +276,7 @@ impl Cluster {
             busy_ratio: heard.busy_ratio,
             rooms: inner.directory.rooms_on(&name),
             claims_in_flight: inner.directory.claims_in_flight(&name),
+            clock_ahead_ms: heard.clock_ahead_ms,
         })
     }
 
@@ -383,6 +387,12 @@ impl Inner {
 
 fn placement_room(room: &RoomKey) -> placement::RoomKey {
     placement::RoomKey { tenant: room.tenant.clone(), name: room.name.clone() }
+}
+
+/// How far a clock is ahead of another, in milliseconds.
+fn ahead_ms(clock_unix_ms: u64, now: Timestamp) -> i64 {
+    let (clock, now) = (i64::try_from(clock_unix_ms), i64::try_from(now.unix_ms()));
+    clock.unwrap_or(i64::MAX).saturating_sub(now.unwrap_or(i64::MAX))
 }
 
 /// The report in the core's words.

@@ -9,7 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 use kube::{Client, runtime::events::Recorder};
-use operator_core::{autoscale::ScaleMemory, world::RefusalSeen};
+use operator_core::{autoscale::ScaleMemory, violation::Violation, world::RefusalSeen};
 
 use super::error::ReconcileError;
 use crate::{
@@ -29,6 +29,8 @@ pub struct Memory {
     pub scale: ScaleMemory,
     /// What the API server refused lately.
     pub refusals: Vec<RefusalSeen>,
+    /// Violations recorded so far; `None` until the first look of this term.
+    pub violations: Option<Vec<Violation>>,
     /// Failures in a row.
     pub failures: u32,
     /// The last of them, so that the log tells each once.

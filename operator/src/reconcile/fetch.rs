@@ -155,20 +155,9 @@ fn scopes(context: &Context) -> Option<BTreeMap<ScopeName, ScopeSeen>> {
     store.wait_until_ready().now_or_never()?.ok()?;
     let readable = |guard: &DeserializeGuard<QualificationScope>| {
         let scope = guard.0.as_ref().ok()?;
-        Some((ScopeName::new(scope.name_any()), scope_seen(scope)))
+        Some((ScopeName::new(scope.name_any()), seen::scope(scope)))
     };
     Some(store.state().iter().filter_map(|guard| readable(guard)).collect())
-}
-
-fn scope_seen(scope: &QualificationScope) -> ScopeSeen {
-    let expires = scope.spec.attestation.expires_at.parse::<jiff::Timestamp>();
-    ScopeSeen {
-        // A date that cannot be read proves nothing: the scope counts as expired.
-        expires: expires.map_or(Timestamp(0), seen::timestamp),
-        withdrawn: scope.spec.withdrawn,
-        label_key: scope.spec.node_label.key.clone(),
-        label_value: scope.spec.node_label.value.clone(),
-    }
 }
 
 fn gateway_seen(deployment: &Deployment, pods: &BTreeMap<String, Pod>) -> GatewaySeen {
@@ -223,8 +212,12 @@ pub fn world(
         }
         (MediaNodeName::new(name.clone()), seen)
     });
-    let (scale_memory, refusals) =
-        context.remember(&tenant, |memory| (memory.scale.clone(), memory.refusals.clone()));
+    let (scale_memory, refusals, violations) = context.remember(&tenant, |memory| {
+        (memory.scale.clone(), memory.refusals.clone(), memory.violations.clone())
+    });
+    let violations = violations.unwrap_or_else(|| {
+        status.map(|status| seen::violations(&status.violations)).unwrap_or_default()
+    });
     World {
         media_nodes: media_nodes.collect(),
         kubernetes_nodes: observed.kubernetes_nodes.clone(),
@@ -238,6 +231,8 @@ pub fn world(
         gateway: observed.gateway.clone(),
         placer: context.fleet.placer_seen(&tenant),
         refusals,
+        violations,
+        admission_trouble: None,
     }
 }
 

@@ -153,11 +153,7 @@ pub async fn reconcile_one(
     }
     let now = context.now();
     let observed = fetch::observe(context, cluster).await?;
-    let scope = observed
-        .scopes
-        .as_ref()
-        .and_then(|scopes| scopes.get(&cluster.spec.sovereignty.scope_ref.name.as_str().into()));
-    let (workload, policy) = match validate::validate(cluster, scope, &context.config) {
+    let (workload, policy) = match validate::validate(cluster, &context.config) {
         Ok(valid) => valid,
         Err(error) => {
             tell::invalid(context, cluster, &error, now).await?;
@@ -168,7 +164,10 @@ pub async fn reconcile_one(
     let world = fetch::world(context, cluster, &observed, &workload, &policy, at);
     let (plan, mut report) = plan::plan(&world, &policy, at);
     tracing::debug!(tenant, scale = ?report.scale, steps = ?plan.steps, "planned");
-    context.remember(&tenant, |memory| memory.scale = report.scale_memory.clone());
+    context.remember(&tenant, |memory| {
+        memory.scale = report.scale_memory.clone();
+        memory.violations = Some(report.violations.clone());
+    });
 
     show_fleet(context, &policy, &observed, &world, &report);
     let applied = apply(context, cluster, &workload, &observed, &world, &plan).await;

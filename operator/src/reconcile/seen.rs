@@ -1,12 +1,19 @@
 //! Translates what the API server shows of pods and Kubernetes nodes into the words of the core.
 //! Pure; keeps "not known" apart from "no".
 
+use hemicycle_crds::{
+    QualificationScope,
+    qualification_scope::{Platform as SpecPlatform, QualificationState as SpecState},
+};
 use jiff::Timestamp as Time;
 use k8s_openapi::api::core::v1::{Node, Pod as KubernetesPod, PodStatus};
 use kube::ResourceExt;
 use operator_core::{
+    evidence,
     ids::{Timestamp, Zone},
-    world::{Deleting, KubernetesNodeSeen, Pod, PodPhase, Ready},
+    provider_id::Platform,
+    violation::Violation,
+    world::{Deleting, KubernetesNodeSeen, Pod, PodPhase, QualificationState, Ready, ScopeSeen},
 };
 
 /// Well-known label with a Kubernetes node's zone.
@@ -38,7 +45,58 @@ pub fn kubernetes_node(node: &Node) -> KubernetesNodeSeen {
         labels,
         ready,
         unschedulable: node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default(),
+        provider_id: node.spec.as_ref().and_then(|it| it.provider_id.clone()).unwrap_or_default(),
+        statements: evidence::ByScope::new(),
     }
+}
+
+/// A scope.
+#[must_use]
+pub fn scope(scope: &QualificationScope) -> ScopeSeen {
+    let spec = &scope.spec;
+    ScopeSeen {
+        // A date that cannot be read proves nothing: the scope counts as expired.
+        expires: spec.attestation.expires_at.parse().map_or(Timestamp(0), timestamp),
+        state: match spec.state {
+            SpecState::Qualified => QualificationState::Qualified,
+            SpecState::Suspended => QualificationState::Suspended,
+            SpecState::Withdrawn => QualificationState::Withdrawn,
+        },
+        label_key: spec.node_label.key.clone(),
+        label_value: spec.node_label.value.clone(),
+        platform: match spec.platform {
+            SpecPlatform::Generic => Platform::Generic,
+            SpecPlatform::Outscale => Platform::Outscale,
+            SpecPlatform::OVHcloud => Platform::OvhCloud,
+            SpecPlatform::Scaleway => Platform::Scaleway,
+        },
+        regions: spec.regions.iter().cloned().collect(),
+        subregions: spec.subregions.iter().cloned().collect(),
+        accounts: spec.accounts.iter().cloned().collect(),
+    }
+}
+
+/// The violations that a status lists: what a new leader knows of them. Their rooms are known by
+/// hash alone, so no room is named.
+#[must_use]
+pub fn violations(listed: &[hemicycle_crds::meeting_cluster::Violation]) -> Vec<Violation> {
+    let time = |text: &str| text.parse().ok().map(timestamp);
+    let read = |it: &hemicycle_crds::meeting_cluster::Violation| {
+        Some(Violation {
+            id: it.id.clone(),
+            what: it.what.clone(),
+            message: it.message.clone(),
+            remedy: it.remedy.clone(),
+            media_node: it.media_node.clone().into(),
+            kubernetes_node: it.kubernetes_node.clone().into(),
+            since: time(&it.since)?,
+            ended: it.ended.as_deref().and_then(time),
+            rooms: usize::try_from(it.rooms).unwrap_or_default(),
+            room_keys: vec![],
+            acknowledged: None,
+        })
+    };
+    listed.iter().filter_map(read).collect()
 }
 
 /// A media node's pod.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use hemicycle_crds::{
     Condition, MediaNodeStatus, MeetingClusterStatus, media_node::MediaNodePhase,
+    meeting_cluster::Violation,
 };
 use jiff::Timestamp;
 use operator_core::{
@@ -14,7 +15,9 @@ use operator_core::{
     plan::PlanReport,
     policy::Policy,
     report::MediaNodeState,
-    world::{MediaNodeSeen, PodSeen, World},
+    sovereignty::Attested,
+    violation::Violation as CoreViolation,
+    world::{MediaNodeSeen, PodSeen},
 };
 
 /// Lines of what is held back, in the status.
@@ -68,10 +71,32 @@ pub fn meeting_cluster(
         load_ratio: Some(rounded(scale.load_ratio)),
         load: Some(percent(scale.load_ratio)),
         ordinal_high_water: i64::try_from(report.ordinal_high_water).unwrap_or(i64::MAX),
+        violations: report.violations.iter().map(|it| violation(it, &before.violations)).collect(),
+        violations_open: count(report.violations.iter().filter(|it| it.is_open(report.at)).count()),
         held: held.take(HELD_MAX).collect(),
         url: Some(format!("{}://{}", facts.scheme, facts.domain)),
         facts: BTreeMap::from([("epoch".to_owned(), facts.epoch.to_string())]),
         observed_generation: facts.generation,
+    }
+}
+
+/// A violation as it is listed. Rooms that were known when it was listed stay listed.
+fn violation(it: &CoreViolation, before: &[Violation]) -> Violation {
+    let time = |at: operator_core::Timestamp| super::seen::time(at).to_string();
+    let listed = before.iter().find(|old| old.id == it.id);
+    Violation {
+        id: it.id.clone(),
+        what: it.what.clone(),
+        message: it.message.clone(),
+        media_node: it.media_node.to_string(),
+        kubernetes_node: it.kubernetes_node.to_string(),
+        since: time(it.since),
+        ended: it.ended.map(time),
+        rooms: count(it.rooms),
+        room_hashes: listed.map(|old| old.room_hashes.clone()).unwrap_or_default(),
+        remedy: it.remedy.clone(),
+        acknowledged_by: it.acknowledged.as_ref().map(|(by, _)| by.clone()),
+        acknowledged_until: it.acknowledged.as_ref().map(|(_, until)| time(*until)),
     }
 }
 
@@ -133,6 +158,12 @@ pub fn is_transition(before: &MeetingClusterStatus, after: &MeetingClusterStatus
             conditions.collect::<Vec<_>>(),
             status.nodes.clone(),
             status.nodes_draining,
+            status
+                .violations
+                .iter()
+                .map(|it| (it.id.clone(), it.ended.clone()))
+                .collect::<Vec<_>>(),
+            status.violations_open,
             status.ordinal_high_water,
             status.url.clone(),
             status.facts.clone(),
@@ -147,6 +178,8 @@ pub fn is_transition(before: &MeetingClusterStatus, after: &MeetingClusterStatus
 pub struct MediaNodeFacts<'a> {
     /// How it stands.
     pub standing: &'a Standing,
+    /// Why it may carry rooms where it runs; `None` when it may not, or nobody could look.
+    pub attested: Option<&'a Attested>,
     /// The address that participants are told.
     pub address: Option<&'a str>,
     /// Version of the binary that reports.
@@ -161,7 +194,6 @@ pub struct MediaNodeFacts<'a> {
 #[must_use]
 pub fn media_node(
     before: &MediaNodeStatus,
-    world: &World,
     policy: &Policy,
     seen: &MediaNodeSeen,
     facts: &MediaNodeFacts<'_>,
@@ -176,12 +208,6 @@ pub fn media_node(
         let max = policy.capacity.participants_per_node_max;
         capacity::fill(report.participants, report.busy_ratio, 0.0, max)
     });
-    let in_scope = kubernetes_node.as_ref().is_some_and(|name| {
-        let node = world.kubernetes_nodes.as_ref().and_then(|nodes| nodes.get(name));
-        let scope = world.scopes.as_ref().and_then(|all| all.get(&policy.sovereignty.scope));
-        matches!((node, scope), (Some(node), Some(scope))
-            if node.labels.get(&scope.label_key) == Some(&scope.label_value))
-    });
     let phase = phase(seen, facts.standing);
     MediaNodeStatus {
         phase,
@@ -190,7 +216,8 @@ pub fn media_node(
             .map(|name| name.to_string())
             .or_else(|| before.kubernetes_node.clone()),
         address: facts.address.map(str::to_owned),
-        scope: in_scope.then(|| policy.sovereignty.scope.to_string()),
+        scope: facts.attested.map(|attested| attested.scope.to_string()),
+        evidence: facts.attested.map(|attested| attested.level.as_str().to_owned()),
         rooms: count(report.map_or(0, |report| report.rooms.len())),
         participants: count(report.map_or(0, |report| report.participants)),
         load_ratio: load.map(rounded),

@@ -110,10 +110,8 @@ impl Executor<'_> {
         store::ensure_leaf(&self.context.client, &place, self.authority, &dns_name, now).await?;
         let name = media_node.as_str().to_owned();
         let wish = MediaPod { name, owner, epoch: self.context.epoch };
-        match media_pod::media_pod(self.workload, &wish) {
-            Some(manifest) => self.create(&manifest, media_node_uid.as_str()).await,
-            None => Ok(()),
-        }
+        let manifest = media_pod::media_pod(self.workload, &wish);
+        self.create(&manifest, media_node_uid.as_str()).await
     }
 
     /// Creates an object that must not exist yet. One that exists is fine when `owner_uid` owns it:

@@ -18,6 +18,7 @@ use operator_core::{
     fleet::{self, Standing},
     plan::PlanReport,
     policy::{Policy, PolicyError},
+    sovereignty,
     world::World,
 };
 use serde_json::{Value, json};
@@ -163,12 +164,13 @@ async fn media_nodes(
         let version = context.fleet.version(&tenant, name);
         let facts = status::MediaNodeFacts {
             standing,
+            attested: sovereignty::attested(&account.report.gate, seen),
             address: written.or(host_ip).map(String::as_str),
             version: version.as_deref(),
             generation: media_node.metadata.generation,
             now: account.now,
         };
-        let after = status::media_node(&before, account.world, account.policy, seen, &facts);
+        let after = status::media_node(&before, account.policy, seen, &facts);
         let changed = status::is_media_node_transition(&before, &after)
             || (numbers == Numbers::Due && before != after);
         if changed && !matches!(standing, Standing::Leaving) {

@@ -4,20 +4,23 @@
 use hemicycle_crds::{
     MeetingCluster, MeetingClusterSpec,
     meeting_cluster::{
-        AddressSource, Exposure as SpecExposure, MeetingPage, OnLoss as SpecOnLoss, PullPolicy,
-        Toleration as SpecToleration,
+        AddressSource, EvidenceLevel, Exposure as SpecExposure, MeetingPage, OnLoss as SpecOnLoss,
+        PullPolicy, Sovereignty, Toleration as SpecToleration,
     },
 };
 use k8s_openapi::{api::core::v1::Toleration, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{Resource, ResourceExt};
 use operator_core::{
+    evidence::Level,
     ids::ScopeName,
-    policy::{CapacityPolicy, OnLoss, Paused, Policy, PolicyError, SovereigntyPolicy},
-    world::ScopeSeen,
+    policy::{
+        Acknowledgement, CapacityPolicy, OnLoss, Paused, Policy, PolicyError, SovereigntyPolicy,
+    },
 };
 
 use super::{
     build::media_pod,
+    seen,
     workload::{AdvertisedAddress, Exposure, GatewayTemplate, MediaTemplate, Route, Workload},
 };
 use crate::config::Config;
@@ -25,13 +28,12 @@ use crate::config::Config;
 /// Where the gateway's image keeps the meeting page.
 const PAGE_DIRECTORY: &str = "/page";
 
-/// Checks the wishes; `scope` is the scope that they name, if it is known.
+/// Checks the wishes.
 ///
 /// # Errors
 /// The first wish that contradicts another or is out of range.
 pub fn validate(
     cluster: &MeetingCluster,
-    scope: Option<&ScopeSeen>,
     config: &Config,
 ) -> Result<(Workload, Policy), PolicyError> {
     let spec = &cluster.spec;
@@ -43,23 +45,38 @@ pub fn validate(
         target_fill_percent: positive(spec.capacity.target_fill_percent),
     };
     capacity.check()?;
-    let workload = workload(cluster, scope, config);
+    let workload = workload(cluster, config);
     let policy = Policy {
         name: workload.name.clone(),
         tenant: workload.tenant(),
         capacity,
-        sovereignty: SovereigntyPolicy {
-            scope: ScopeName::new(spec.sovereignty.scope_ref.name.clone()),
-            on_loss: match spec.sovereignty.on_loss {
-                SpecOnLoss::Drain => OnLoss::Drain,
-                SpecOnLoss::Terminate => OnLoss::Terminate,
-            },
-        },
+        sovereignty: sovereignty(&spec.sovereignty),
         drain_deadline_ms: u64::from(workload.drain_seconds) * 1_000,
         template_hash: media_pod::template_hash(&workload),
         paused: if spec.paused { Paused::Yes } else { Paused::No },
     };
     Ok((workload, policy))
+}
+
+fn sovereignty(spec: &Sovereignty) -> SovereigntyPolicy {
+    let acknowledgements = spec.acknowledgements.iter().filter_map(|it| {
+        // One whose end cannot be read answers for nothing.
+        let until = seen::timestamp(it.until.parse().ok()?);
+        Some(Acknowledgement { violation: it.violation.clone(), by: it.by.clone(), until })
+    });
+    SovereigntyPolicy {
+        scopes: spec.scope_refs.iter().map(|it| ScopeName::new(it.name.clone())).collect(),
+        minimum_evidence: match spec.minimum_evidence {
+            EvidenceLevel::E0 => Level::E0,
+            EvidenceLevel::E1 => Level::E1,
+            EvidenceLevel::E2 => Level::E2,
+        },
+        on_loss: match spec.on_loss {
+            SpecOnLoss::Drain => OnLoss::Drain,
+            SpecOnLoss::Terminate => OnLoss::Terminate,
+        },
+        acknowledgements: acknowledgements.collect(),
+    }
 }
 
 /// The schema keeps these numbers from being negative; an older API server might not.
@@ -84,7 +101,7 @@ pub fn owner_of(cluster: &MeetingCluster) -> OwnerReference {
     }
 }
 
-fn workload(cluster: &MeetingCluster, scope: Option<&ScopeSeen>, config: &Config) -> Workload {
+fn workload(cluster: &MeetingCluster, config: &Config) -> Workload {
     let spec = &cluster.spec;
     let pull_policy = match spec.image.pull_policy {
         // The default of the resource: then the installation's own default speaks.
@@ -99,7 +116,8 @@ fn workload(cluster: &MeetingCluster, scope: Option<&ScopeSeen>, config: &Config
         credentials_secret: spec.credentials.secret_ref.name.clone(),
         image_pull_policy: pull_policy,
         image_pull_secrets: vec![],
-        scope_label: scope.map(|scope| (scope.label_key.clone(), scope.label_value.clone())),
+        scopes: spec.sovereignty.scope_refs.iter().map(|it| it.name.clone()).collect(),
+        minimum_evidence: spec.sovereignty.minimum_evidence,
         drain_seconds: positive(spec.drain.deadline_seconds),
         media: media_template(spec, config),
         gateway: gateway_template(spec, config),

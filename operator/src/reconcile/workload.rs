@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 pub use hemicycle_crds::LABEL_COMPONENT as LABEL_OF_COMPONENT;
-use hemicycle_crds::LABEL_MEETING_CLUSTER;
+use hemicycle_crds::{LABEL_MEETING_CLUSTER, meeting_cluster::EvidenceLevel};
 use k8s_openapi::{
     api::core::v1::{LocalObjectReference, Toleration},
     apimachinery::pkg::apis::meta::v1::OwnerReference,
@@ -136,8 +136,10 @@ pub struct Workload {
     pub image_pull_policy: String,
     /// Pull secrets of every pod.
     pub image_pull_secrets: Vec<LocalObjectReference>,
-    /// Label, key and value, that a Kubernetes node must carry; none: no scope, no pod.
-    pub scope_label: Option<(String, String)>,
+    /// The scopes of which a Kubernetes node must lie in one.
+    pub scopes: Vec<String>,
+    /// The weakest evidence that is taken for it.
+    pub minimum_evidence: EvidenceLevel,
     /// Seconds that a media node may take to empty after SIGTERM.
     pub drain_seconds: u32,
     /// What makes media pods.

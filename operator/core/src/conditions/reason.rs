@@ -20,12 +20,16 @@ pub enum Reason {
     GatewayRollingOut,
     /// A pod of the gateway does not run, although others may.
     GatewayFailing,
-    /// The scope is missing, expired or withdrawn.
+    /// The scope is missing, expired, suspended or withdrawn.
     ScopeNotValid,
     /// Nobody could look at the scope.
     ScopeUnknown,
-    /// No Kubernetes node carries the scope's label.
+    /// No Kubernetes node lies in a scope by the evidence that is asked for.
     NoKubernetesNodeInScope,
+    /// Media run where no scope reaches, and nobody answers for it.
+    ViolationsOpen,
+    /// An admission policy was changed or deleted.
+    PoliciesTampered,
     /// The Secret with the keys is missing or cannot be read.
     CredentialsMissing,
     /// A key could be guessed.
@@ -52,7 +56,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::AsExpected,
         Self::MediaNodesStarting,
         Self::MediaNodesFailing,
@@ -64,6 +68,8 @@ impl Reason {
         Self::ScopeNotValid,
         Self::ScopeUnknown,
         Self::NoKubernetesNodeInScope,
+        Self::ViolationsOpen,
+        Self::PoliciesTampered,
         Self::CredentialsMissing,
         Self::CredentialsWeak,
         Self::ApiRefused,
@@ -92,6 +98,8 @@ impl Reason {
             Self::ScopeNotValid => "ScopeNotValid",
             Self::ScopeUnknown => "ScopeUnknown",
             Self::NoKubernetesNodeInScope => "NoKubernetesNodeInScope",
+            Self::ViolationsOpen => "ViolationsOpen",
+            Self::PoliciesTampered => "PoliciesTampered",
             Self::CredentialsMissing => "CredentialsMissing",
             Self::CredentialsWeak => "CredentialsWeak",
             Self::ApiRefused => "ApiRefused",

@@ -4,8 +4,9 @@
 
 use crate::{
     autoscale::{ScaleMemory, ScaleReport},
-    ids::{KubernetesNodeName, MediaNodeName},
+    ids::{KubernetesNodeName, MediaNodeName, Timestamp},
     sovereignty::ScopeGate,
+    violation::Violation,
 };
 
 /// The stages of a plan, in their order.
@@ -146,6 +147,10 @@ pub struct PlanReport {
     pub stages: Vec<StageReport>,
     /// Where media may run.
     pub gate: ScopeGate,
+    /// The record of media that run where no scope reaches.
+    pub violations: Vec<Violation>,
+    /// When the plan was made.
+    pub at: Timestamp,
     /// How many media nodes are needed, and why.
     pub scale: ScaleReport,
     /// What to hand to the next plan.

@@ -2,7 +2,10 @@
 //! Invariant: the pod passes the restricted profile of pod security unless hostNetwork or hostPort
 //! was chosen, holds no Kubernetes credential, and can only run on a Kubernetes node of the scope.
 
-use hemicycle_crds::{ANNOTATION_ADDRESSES, ANNOTATION_TEMPLATE_HASH};
+use hemicycle_crds::{
+    ANNOTATION_ADDRESSES, ANNOTATION_TEMPLATE_HASH, SCOPE_LABEL_PREFIX, SCOPE_TAINT,
+    meeting_cluster::EvidenceLevel,
+};
 use serde_json::{Value, json};
 
 use super::manifest::{Kind, Manifest};
@@ -59,10 +62,10 @@ pub fn udp_port_last(media: &MediaTemplate) -> u16 {
     }
 }
 
-/// The pod of `pod` in `workload`; `None` without a scope label, since then nothing may run.
+/// The pod of `pod` in `workload`.
 #[must_use]
-pub fn media_pod(workload: &Workload, pod: &MediaPod) -> Option<Manifest> {
-    let spec = pod_spec(workload, pod)?;
+pub fn media_pod(workload: &Workload, pod: &MediaPod) -> Manifest {
+    let spec = pod_spec(workload, pod);
     let mut manifest =
         Manifest::new(workload, Kind::Pod, pod.name.clone(), MEDIA_NODE, json!({ "spec": spec }));
     let mut annotations = workload.media.annotations.clone();
@@ -77,7 +80,7 @@ pub fn media_pod(workload: &Workload, pod: &MediaPod) -> Option<Manifest> {
             labels.insert(MEDIA_NODE_LABEL.to_owned(), json!(pod.name));
         }
     }
-    Some(manifest)
+    manifest
 }
 
 /// Hash of everything that makes a media pod, but for its name and its maker's epoch: pods with
@@ -96,8 +99,7 @@ pub fn template_hash(workload: &Workload) -> String {
     format!("{hash:016x}")
 }
 
-fn pod_spec(workload: &Workload, pod: &MediaPod) -> Option<Value> {
-    let scope_label = workload.scope_label.as_ref()?;
+fn pod_spec(workload: &Workload, pod: &MediaPod) -> Value {
     let media = &workload.media;
     let mut spec = json!({
         "automountServiceAccountToken": false,
@@ -112,11 +114,9 @@ fn pod_spec(workload: &Workload, pod: &MediaPod) -> Option<Value> {
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
-            "nodeSelectorTerms": [{"matchExpressions": [
-                {"key": scope_label.0, "operator": "In", "values": [scope_label.1]},
-            ]}],
+            "nodeSelectorTerms": scope_terms(workload),
         }}},
-        "tolerations": tolerations(media, scope_label),
+        "tolerations": tolerations(media),
         "topologySpreadConstraints": [
             spread(workload, "topology.kubernetes.io/zone"),
             spread(workload, "kubernetes.io/hostname"),
@@ -141,11 +141,26 @@ fn pod_spec(workload: &Workload, pod: &MediaPod) -> Option<Value> {
             spec.insert("imagePullSecrets".to_owned(), json!(workload.image_pull_secrets));
         }
     }
-    Some(spec)
+    spec
 }
 
-fn tolerations(media: &MediaTemplate, scope_label: &(String, String)) -> Vec<Value> {
-    [scope_label.0.as_str(), MEDIA_TAINT]
+/// One term for each scope, of which one must hold: the operator's own label says that a Kubernetes
+/// node lies there, and by which evidence. Without a scope there is no term, and no term holds.
+fn scope_terms(workload: &Workload) -> Vec<Value> {
+    let enough: Vec<&str> = [EvidenceLevel::E0, EvidenceLevel::E1, EvidenceLevel::E2]
+        .into_iter()
+        .filter(|level| *level >= workload.minimum_evidence)
+        .map(EvidenceLevel::as_str)
+        .collect();
+    let term = |scope: &String| {
+        let key = format!("{SCOPE_LABEL_PREFIX}{scope}");
+        json!({"matchExpressions": [{"key": key, "operator": "In", "values": enough}]})
+    };
+    workload.scopes.iter().map(term).collect()
+}
+
+fn tolerations(media: &MediaTemplate) -> Vec<Value> {
+    [SCOPE_TAINT, MEDIA_TAINT]
         .into_iter()
         .map(|key| json!({"key": key, "operator": "Exists"}))
         .chain(media.tolerations.iter().map(|toleration| json!(toleration)))

@@ -1,5 +1,6 @@
 //! Holds what every object must satisfy, whatever the wishes.
 
+use hemicycle_crds::{SCOPE_LABEL_PREFIX, SCOPE_TAINT, meeting_cluster::EvidenceLevel};
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
@@ -21,7 +22,7 @@ use crate::reconcile::workload::{
     AdvertisedAddress, Exposure, GatewayTemplate, MediaPod, MediaTemplate, Route, Workload,
 };
 
-const SCOPE_LABEL: &str = "paris.scope.node-restriction.kubernetes.io/qualified";
+const SCOPE_LABEL: &str = "scope.hemicycle.node-restriction.kubernetes.io/paris";
 
 pub(in crate::reconcile) fn workload() -> Workload {
     Workload {
@@ -32,7 +33,8 @@ pub(in crate::reconcile) fn workload() -> Workload {
         credentials_secret: "visio-keys".into(),
         image_pull_policy: "Never".into(),
         image_pull_secrets: vec![],
-        scope_label: Some((SCOPE_LABEL.into(), "true".into())),
+        scopes: vec!["paris".into()],
+        minimum_evidence: EvidenceLevel::E1,
         drain_seconds: 600,
         media: MediaTemplate {
             image: "localhost/hemicycle/media-node:dev".into(),
@@ -159,7 +161,7 @@ fn assert_restricted(spec: &PodSpec) {
 #[test]
 fn every_pod_is_restricted_and_pinned_to_the_scope() {
     for workload in workloads() {
-        let manifest = media_pod(&workload, &pod_wish("visio-1")).expect("there is a scope");
+        let manifest = media_pod(&workload, &pod_wish("visio-1"));
         let pod: Pod = typed(&manifest);
         assert_eq!(pod.metadata.name.as_deref(), Some("visio-1"));
         assert_eq!(pod.metadata.owner_references.as_ref().expect("owned")[0].kind, "MediaNode");
@@ -175,10 +177,10 @@ fn every_pod_is_restricted_and_pinned_to_the_scope() {
             let expressions = term.match_expressions.as_ref().expect("set");
             assert!(expressions.iter().any(|expression| expression.key == SCOPE_LABEL
                 && expression.operator == "In"
-                && expression.values.as_deref() == Some(&["true".to_owned()][..])));
+                && expression.values.as_deref() == Some(&["E1".to_owned(), "E2".to_owned()][..])));
         }
         let tolerated = spec.tolerations.expect("set");
-        assert!(tolerated.iter().any(|toleration| toleration.key.as_deref() == Some(SCOPE_LABEL)));
+        assert!(tolerated.iter().any(|toleration| toleration.key.as_deref() == Some(SCOPE_TAINT)));
         let resources = spec.containers[0].resources.as_ref().expect("set");
         assert_eq!(resources.requests, resources.limits);
         assert!(spec.termination_grace_period_seconds.expect("set") >= 600);
@@ -186,14 +188,22 @@ fn every_pod_is_restricted_and_pinned_to_the_scope() {
 }
 
 #[test]
-fn without_a_scope_there_is_no_pod() {
-    let workload = Workload { scope_label: None, ..workload() };
-    assert_eq!(media_pod(&workload, &pod_wish("visio-1")), None);
+fn each_scope_is_a_term_and_evidence_that_is_too_weak_is_none() {
+    let scopes = vec!["paris".to_owned(), "lyon".to_owned()];
+    let workload = Workload { scopes, minimum_evidence: EvidenceLevel::E2, ..workload() };
+    let manifest = media_pod(&workload, &pod_wish("visio-1"));
+    let required = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution";
+    let terms = &manifest.body.pointer(required).expect("required")["nodeSelectorTerms"];
+    let term = |scope: &str| {
+        let key = format!("{SCOPE_LABEL_PREFIX}{scope}");
+        json!({"matchExpressions": [{"key": key, "operator": "In", "values": ["E2"]}]})
+    };
+    assert_eq!(*terms, json!([term("paris"), term("lyon")]));
 }
 
 #[test]
 fn host_ports_are_one_udp_port_per_shard_and_one_tcp_port() {
-    let manifest = media_pod(&workload(), &pod_wish("visio-1")).expect("there is a scope");
+    let manifest = media_pod(&workload(), &pod_wish("visio-1"));
     let pod: Pod = typed(&manifest);
     let ports = pod.spec.expect("set").containers[0].ports.clone().expect("set");
     let bound: Vec<_> =
@@ -206,7 +216,7 @@ fn host_ports_are_one_udp_port_per_shard_and_one_tcp_port() {
 
 #[test]
 fn a_media_pod_knows_its_makers_epoch_and_keeps_the_highest_while_it_lives() {
-    let manifest = media_pod(&workload(), &pod_wish("visio-1")).expect("there is a scope");
+    let manifest = media_pod(&workload(), &pod_wish("visio-1"));
     let environment = pod_environment(&manifest);
     assert!(environment.contains(r#"{"name":"HEMICYCLE_EPOCH_FLOOR","value":"7"}"#));
     let pod: Pod = typed(&manifest);
@@ -286,7 +296,7 @@ fn media_nodes_behind_node_ports_have_ports_of_their_own() {
     workload.media.exposure = Exposure::NodePort;
     workload.media.udp_port_first = 31_000;
     let ports = |name: &str| -> (Vec<i32>, Vec<i32>) {
-        let pod: Pod = typed(&media_pod(&workload, &pod_wish(name)).expect("a pod"));
+        let pod: Pod = typed(&media_pod(&workload, &pod_wish(name)));
         let told = pod.spec.expect("a spec").containers.remove(0).ports.unwrap_or_default();
         let told = told.iter().filter(|port| port.protocol.as_deref() == Some("UDP"));
         let told = told.map(|port| port.container_port).collect();

@@ -1,0 +1,87 @@
+//! What the owner is told of where media run. Derived; decides nothing.
+
+use super::{Condition, ConditionKind, Reason, Status, condition};
+use crate::{plan::PlanReport, policy::Policy, sovereignty::ScopeGate, world::World};
+
+/// Reasons why Kubernetes nodes are not taken that are told at once: the status lists all.
+const TOLD_MAX: usize = 3;
+
+/// Whether media run where they may, and nowhere else.
+pub(super) fn verified(world: &World, policy: &Policy, report: &PlanReport) -> Condition {
+    let kind = ConditionKind::SovereigntyVerified;
+    if let Some(message) = &world.admission_trouble {
+        return condition(kind, Status::False, Reason::PoliciesTampered, message.clone());
+    }
+    if let Some(message) = violations(report) {
+        return condition(kind, Status::False, Reason::ViolationsOpen, message);
+    }
+    match &report.gate {
+        ScopeGate::Closed(loss) => {
+            condition(kind, Status::False, Reason::ScopeNotValid, loss.describe())
+        }
+        ScopeGate::Unknown | ScopeGate::Open { kubernetes_nodes: None, .. } => {
+            let message = "QualificationScopes or Kubernetes nodes could not be listed";
+            condition(kind, Status::Unknown, Reason::ScopeUnknown, message)
+        }
+        ScopeGate::Open { kubernetes_nodes: Some(nodes), refused } if nodes.is_empty() => {
+            let message = nowhere(refused);
+            condition(kind, Status::False, Reason::NoKubernetesNodeInScope, message)
+        }
+        ScopeGate::Open { kubernetes_nodes: Some(nodes), .. } => {
+            let scopes: Vec<&str> =
+                policy.sovereignty.scopes.iter().map(crate::ids::ScopeName::as_str).collect();
+            let message = format!(
+                "media run on Kubernetes nodes of {} alone, {} of them, by evidence of {} or better",
+                scopes.join(", "),
+                nodes.len(),
+                policy.sovereignty.minimum_evidence.as_str()
+            );
+            condition(kind, Status::True, Reason::AsExpected, message)
+        }
+    }
+}
+
+/// What a person has to look at, if anything.
+pub(super) fn trouble(world: &World, report: &PlanReport) -> Option<(Reason, String)> {
+    if let Some(message) = &world.admission_trouble {
+        return Some((Reason::PoliciesTampered, message.clone()));
+    }
+    if let Some(message) = violations(report) {
+        return Some((Reason::ViolationsOpen, message));
+    }
+    match &report.gate {
+        ScopeGate::Open { kubernetes_nodes: Some(nodes), refused } if nodes.is_empty() => {
+            Some((Reason::NoKubernetesNodeInScope, nowhere(refused)))
+        }
+        _ => None,
+    }
+}
+
+fn violations(report: &PlanReport) -> Option<String> {
+    let mut open = report.violations.iter().filter(|it| it.is_open(report.at));
+    let first = open.next()?;
+    let more = open.count();
+    let others = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+    Some(format!(
+        "media node {} runs where no scope reaches{others}: {}; remedy: {}; or answer for violation \
+         {} in spec.sovereignty.acknowledgements",
+        first.media_node, first.message, first.remedy, first.id
+    ))
+}
+
+type Refused =
+    std::collections::BTreeMap<crate::ids::KubernetesNodeName, crate::sovereignty::NodeLoss>;
+
+fn nowhere(refused: &Refused) -> String {
+    if refused.is_empty() {
+        return "no Kubernetes node carries the scope's label: label one, or correct \
+                spec.nodeLabel of the QualificationScope"
+            .into();
+    }
+    let told: Vec<String> = refused
+        .iter()
+        .take(TOLD_MAX)
+        .map(|(name, loss)| format!("{name}: {}; {}", loss.describe(), loss.remedy()))
+        .collect();
+    format!("media may run on no Kubernetes node: {}", told.join("; "))
+}

@@ -1,0 +1,342 @@
+//! Weighs the evidence that a Kubernetes node lies in a scope: its level, how long it counts, and
+//! what speaks against it.
+//!
+//! Believes no signature and asks nobody: whoever fills [`Statements`] has verified and asked. A
+//! single contradiction outweighs all that speaks for it. `topology.kubernetes.io/*` is never
+//! evidence, since a kubelet may write it; it can only contradict.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    ids::{KubernetesNodeName, ScopeName, Timestamp},
+    provider_id::{self, Place},
+    world::{KubernetesNodeSeen, ScopeSeen},
+};
+
+/// How long what a watch showed counts: a leader without the API server goes on for so long.
+pub const SEEN_FRESH_MS: u64 = 3_600_000;
+/// How long an answer of a provider's API counts.
+pub const ANSWER_FRESH_MS: u64 = 900_000;
+
+const REGION_LABEL: &str = "topology.kubernetes.io/region";
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// How well it is known that a Kubernetes node lies in a scope; each level needs those below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// The scope's owner says so by a label that no kubelet may write.
+    E0,
+    /// So does the machine's `spec.providerID`.
+    E1,
+    /// So does somebody outside of the cluster: the provider's API or a signed declaration.
+    E2,
+}
+
+impl Level {
+    /// Every level, the weakest first.
+    pub const ALL: [Self; 3] = [Self::E0, Self::E1, Self::E2];
+
+    /// The word in resources, labels and tickets.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::E0 => "E0",
+            Self::E1 => "E1",
+            Self::E2 => "E2",
+        }
+    }
+}
+
+/// Where evidence comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The scope's label.
+    DeclaredLabel,
+    /// `spec.providerID`.
+    ProviderId,
+    /// The provider's API.
+    ProviderApi,
+    /// A declaration signed by somebody whom the scope names.
+    SignedDeclaration,
+}
+
+impl Source {
+    /// The word in statements and messages.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DeclaredLabel => "declaredLabel",
+            Self::ProviderId => "providerId",
+            Self::ProviderApi => "providerApi",
+            Self::SignedDeclaration => "signedDeclaration",
+        }
+    }
+
+    /// The level that it gives.
+    #[must_use]
+    pub fn level(self) -> Level {
+        match self {
+            Self::DeclaredLabel => Level::E0,
+            Self::ProviderId => Level::E1,
+            Self::ProviderApi | Self::SignedDeclaration => Level::E2,
+        }
+    }
+}
+
+/// One thing that speaks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// Where it comes from.
+    pub source: Source,
+    /// When it was seen.
+    pub observed: Timestamp,
+    /// Until when it counts.
+    pub valid_until: Timestamp,
+    /// What was seen, in words: of machines, never of people.
+    pub seen: String,
+}
+
+/// What was said about one Kubernetes node and one scope by others than the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Statements {
+    /// What the annotation with the signed declaration holds.
+    pub declaration: Option<DeclarationSeen>,
+    /// What the provider's API answered last.
+    pub machine: Option<MachineSeen>,
+}
+
+/// A signed declaration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeclarationSeen {
+    /// Its signature is that of somebody whom the scope names.
+    Signed {
+        /// The Kubernetes node that it speaks of.
+        kubernetes_node: KubernetesNodeName,
+        /// `spec.providerID` of the machine that it speaks of.
+        provider_id: String,
+        /// The scope that it speaks of.
+        scope: ScopeName,
+        /// When it was signed.
+        issued: Timestamp,
+        /// Until when it holds.
+        expires: Timestamp,
+    },
+    /// It cannot be read, or nobody whom the scope names signed it.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a provider's API says of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MachineSeen {
+    /// It is there.
+    Found {
+        /// Its account.
+        account: String,
+        /// Its region.
+        region: String,
+        /// Its subregion.
+        subregion: String,
+        /// When the API said so.
+        asked: Timestamp,
+    },
+    /// The API knows no such machine.
+    NotThere {
+        /// When the API said so.
+        asked: Timestamp,
+    },
+}
+
+/// What all evidence comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Weighed {
+    /// Nobody says that it lies in the scope.
+    Unclaimed,
+    /// Something speaks against it.
+    Contradicted(String),
+    /// It lies in the scope, as far as this is known.
+    Known(Standing),
+}
+
+/// How well it is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The highest level of what speaks for it.
+    pub level: Level,
+    /// What speaks for it, the label first.
+    pub evidence: Vec<Evidence>,
+    /// Why it is not known better; empty at the highest level.
+    pub lacking: Vec<String>,
+}
+
+impl Standing {
+    /// Until when what speaks for it at `minimum` or above counts.
+    #[must_use]
+    pub fn valid_until(&self, minimum: Level) -> Timestamp {
+        let strong = self.evidence.iter().filter(|e| e.source.level() >= minimum);
+        let label = self.evidence.first().map_or(Timestamp(0), |e| e.valid_until);
+        strong.map(|e| e.valid_until).max().unwrap_or(Timestamp(0)).min(label)
+    }
+}
+
+/// Weighs what is known of one Kubernetes node and one scope.
+#[must_use]
+pub fn weigh(
+    scope: (&ScopeName, &ScopeSeen),
+    node: (&KubernetesNodeName, &KubernetesNodeSeen),
+    now: Timestamp,
+) -> Weighed {
+    let ((scope_name, scope), (node_name, node)) = (scope, node);
+    if node.labels.get(&scope.label_key) != Some(&scope.label_value) {
+        return Weighed::Unclaimed;
+    }
+    let mut standing = Standing { level: Level::E0, evidence: vec![], lacking: vec![] };
+    standing.add(Source::DeclaredLabel, now, now.plus_ms(SEEN_FRESH_MS), || {
+        format!("{}={}", scope.label_key, scope.label_value)
+    });
+    let outcome = by_machine(&mut standing, scope, node, now)
+        .and_then(|()| by_statements(&mut standing, (scope_name, scope), (node_name, node), now));
+    match outcome {
+        Ok(()) => Weighed::Known(standing),
+        Err(contradiction) => Weighed::Contradicted(contradiction),
+    }
+}
+
+impl Standing {
+    fn add(
+        &mut self,
+        source: Source,
+        observed: Timestamp,
+        valid_until: Timestamp,
+        seen: impl FnOnce() -> String,
+    ) {
+        self.level = self.level.max(source.level());
+        self.evidence.push(Evidence { source, observed, valid_until, seen: seen() });
+    }
+}
+
+/// What `spec.providerID` says, against which the topology labels are held.
+fn by_machine(
+    standing: &mut Standing,
+    scope: &ScopeSeen,
+    node: &KubernetesNodeSeen,
+    now: Timestamp,
+) -> Result<(), String> {
+    let region_label = node.labels.get(REGION_LABEL).map(String::as_str);
+    if let Some(region) = region_label.filter(|region| !scope.regions.contains(*region)) {
+        return Err(format!("{REGION_LABEL} is {region}, which the scope does not cover"));
+    }
+    let place = provider_id::place(scope.platform, &node.provider_id)?;
+    let Some(place) = place else {
+        let told = if node.provider_id.is_empty() { "is empty" } else { "names no place" };
+        standing.lacking.push(format!("spec.providerID {told}"));
+        return Ok(());
+    };
+    covers(scope, &place).map_err(|what| {
+        format!(
+            "spec.providerID {} lies in {what}, which the scope does not cover",
+            node.provider_id
+        )
+    })?;
+    for (label, told) in [(REGION_LABEL, &place.region), (ZONE_LABEL, &place.subregion)] {
+        if let (Some(label_says), Some(told)) = (node.labels.get(label), told)
+            && label_says != told
+        {
+            return Err(format!("{label} is {label_says}, but spec.providerID says {told}"));
+        }
+    }
+    standing.add(Source::ProviderId, now, now.plus_ms(SEEN_FRESH_MS), || {
+        format!("spec.providerID {}", node.provider_id)
+    });
+    Ok(())
+}
+
+/// Whether a place lies in what the scope covers; else what does not.
+fn covers(scope: &ScopeSeen, place: &Place) -> Result<(), String> {
+    if let Some(region) = place.region.as_ref().filter(|region| !scope.regions.contains(*region)) {
+        return Err(format!("region {region}"));
+    }
+    let Some(subregion) = &place.subregion else { return Ok(()) };
+    let listed = scope.subregions.contains(subregion);
+    let of_a_region = || scope.regions.iter().any(|region| provider_id::is_of(subregion, region));
+    if listed || (scope.subregions.is_empty() && of_a_region()) {
+        Ok(())
+    } else {
+        Err(format!("subregion {subregion}"))
+    }
+}
+
+/// What the provider's API and a signed declaration say.
+fn by_statements(
+    standing: &mut Standing,
+    (scope_name, scope): (&ScopeName, &ScopeSeen),
+    (node_name, node): (&KubernetesNodeName, &KubernetesNodeSeen),
+    now: Timestamp,
+) -> Result<(), String> {
+    let none = Statements::default();
+    let statements = node.statements.get(scope_name).unwrap_or(&none);
+    match &statements.machine {
+        None => standing.lacking.push("the provider's API was not heard".into()),
+        Some(MachineSeen::NotThere { .. }) => {
+            return Err("the provider's API knows no such machine".into());
+        }
+        Some(MachineSeen::Found { account, region, subregion, asked }) => {
+            let place = Place {
+                region: Some(region.clone()),
+                subregion: Some(subregion.clone()).filter(|it| !it.is_empty()),
+            };
+            covers(scope, &place).map_err(|what| {
+                format!("the provider's API says {what}, which the scope does not cover")
+            })?;
+            if !scope.accounts.is_empty() && !scope.accounts.contains(account) {
+                return Err(format!(
+                    "the provider's API says account {account}, which the scope \
+                                    does not cover"
+                ));
+            }
+            let valid_until = asked.plus_ms(ANSWER_FRESH_MS);
+            if valid_until <= now {
+                standing.lacking.push("the provider's API has not answered for 15 minutes".into());
+            } else {
+                standing.add(Source::ProviderApi, *asked, valid_until, || {
+                    format!("the provider's API: account {account}, subregion {subregion}")
+                });
+            }
+        }
+    }
+    match &statements.declaration {
+        None => standing.lacking.push("nobody declared it in writing".into()),
+        Some(DeclarationSeen::Refused { reason }) => {
+            standing.lacking.push(format!("its declaration does not count: {reason}"));
+        }
+        Some(DeclarationSeen::Signed { kubernetes_node, provider_id, scope, issued, expires }) => {
+            let fits = kubernetes_node == node_name
+                && *provider_id == node.provider_id
+                && scope == scope_name;
+            if !fits {
+                standing.lacking.push("its declaration speaks of another machine or scope".into());
+            } else if *expires <= now || *issued > now.plus_ms(CLOCKS_APART_MS) {
+                standing.lacking.push("its declaration does not hold now".into());
+            } else {
+                standing.add(Source::SignedDeclaration, *issued, *expires, || {
+                    format!("a signed declaration that holds until {}", expires.unix_ms())
+                });
+            }
+        }
+    }
+    if standing.level == Level::E2 {
+        standing.lacking.clear();
+    }
+    Ok(())
+}
+
+/// How far two clocks may be apart before one of them is not believed.
+pub const CLOCKS_APART_MS: u64 = 30_000;
+
+/// Statements by scope.
+pub type ByScope = BTreeMap<ScopeName, Statements>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! Looks after QualificationScopes beside the reconcile, while this replica leads: weighs the
+//! evidence for every Kubernetes node, stamps the outcome on it as a label, and tells each scope's
+//! owner. Decides nothing about media: the reconcile weighs for itself and believes no label of
+//! ours. Invariant: nothing is written unless it changed.
+
+mod stamp;
+mod status;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use hemicycle_crds::{QualificationScope, QualificationScopeStatus};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::events::{Event, EventType},
+};
+use operator_core::{
+    evidence::{self, Level, Weighed},
+    ids::{KubernetesNodeName, ScopeName},
+    sovereignty,
+    world::{KubernetesNodeSeen, ScopeSeen},
+};
+use serde_json::json;
+use tokio::time::{interval, sleep};
+
+use super::{context::Context, seen};
+
+/// How often scopes are looked at, beside every change: an expiry comes without an event.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Changes within this time are told of once: a hundred Kubernetes nodes that are labelled in a row
+/// are not worth a hundred statuses.
+const GATHER: Duration = Duration::from_millis(500);
+/// Field manager of these statuses.
+const MANAGER: &str = "hemicycle-operator/scopes";
+
+/// Runs until dropped.
+pub async fn run(context: Arc<Context>) {
+    let mut changes = context.watches.changes.clone();
+    let mut tick = interval(LOOK_EVERY);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                sleep(GATHER).await;
+            }
+        }
+        look(&context).await;
+    }
+}
+
+/// What is found about one scope.
+#[derive(Debug, Default)]
+struct Found {
+    /// Kubernetes nodes that lie in it, by how well that is known.
+    inside: BTreeMap<KubernetesNodeName, Level>,
+    /// Kubernetes nodes that are declared to and do not, with the reason.
+    contradicted: BTreeMap<KubernetesNodeName, String>,
+}
+
+/// What is seen of one scope.
+struct Scope {
+    name: ScopeName,
+    resource: QualificationScope,
+    seen: ScopeSeen,
+}
+
+async fn look(context: &Context) {
+    let (scopes, nodes) = (&context.watches.scopes, &context.watches.kubernetes_nodes);
+    if scopes.wait_until_ready().now_or_never().is_none()
+        || nodes.wait_until_ready().now_or_never().is_none()
+    {
+        return;
+    }
+    let readable = scopes.state().into_iter().filter_map(|guard| {
+        let resource = guard.0.as_ref().ok()?.clone();
+        let name = ScopeName::new(resource.name_any());
+        Some(Scope { name, seen: seen::scope(&resource), resource })
+    });
+    let scopes: Vec<Scope> = readable.collect();
+    let seen = |node: &k8s_openapi::api::core::v1::Node| {
+        (KubernetesNodeName::new(node.name_any()), seen::kubernetes_node(node))
+    };
+    let nodes: BTreeMap<KubernetesNodeName, KubernetesNodeSeen> =
+        nodes.state().iter().map(|node| seen(node)).collect();
+    let found = weigh(context, &scopes, &nodes);
+    stamp::all(context, &scopes, &nodes, &found).await;
+    for scope in &scopes {
+        let found = found.get(&scope.name);
+        if let Some(found) = found {
+            tell(context, scope, found).await;
+        }
+    }
+}
+
+fn weigh(
+    context: &Context,
+    scopes: &[Scope],
+    nodes: &BTreeMap<KubernetesNodeName, KubernetesNodeSeen>,
+) -> BTreeMap<ScopeName, Found> {
+    let now = seen::timestamp(context.now());
+    let mut all: BTreeMap<ScopeName, Found> = BTreeMap::new();
+    for scope in scopes {
+        let found = all.entry(scope.name.clone()).or_default();
+        for (name, node) in nodes {
+            match evidence::weigh((&scope.name, &scope.seen), (name, node), now) {
+                Weighed::Unclaimed => {}
+                Weighed::Contradicted(what) => {
+                    found.contradicted.insert(name.clone(), what);
+                }
+                Weighed::Known(standing) => {
+                    found.inside.insert(name.clone(), standing.level);
+                }
+            }
+        }
+    }
+    all
+}
+
+impl Scope {
+    fn holds(&self, context: &Context) -> bool {
+        let now = seen::timestamp(context.now());
+        sovereignty::holds(&self.name, Some(&self.seen), now).is_ok()
+    }
+}
+
+/// Scopes that hold and keep their Kubernetes nodes for media.
+fn dedicated(context: &Context, scopes: &[Scope]) -> BTreeSet<ScopeName> {
+    let kept = scopes.iter().filter(|it| it.resource.spec.dedicated && it.holds(context));
+    kept.map(|it| it.name.clone()).collect()
+}
+
+async fn tell(context: &Context, scope: &Scope, found: &Found) {
+    let resource = &scope.resource;
+    let before = resource.status.clone().unwrap_or_default();
+    let after = status::status(resource, found, &before, context.now());
+    let left = status::seconds_left(resource, context.now());
+    context.metrics.scope_seconds_left.with_label_values(&[&resource.name_any()]).set(left);
+    if before == after || context.still_leading().is_err() {
+        return;
+    }
+    if let Some(note) = status::news(&before, &after) {
+        announce(context, resource, note).await;
+    }
+    write(context, resource, &after).await;
+}
+
+async fn write(
+    context: &Context,
+    resource: &QualificationScope,
+    status: &QualificationScopeStatus,
+) {
+    let name = resource.name_any();
+    let body = json!({
+        "apiVersion": QualificationScope::api_version(&()),
+        "kind": QualificationScope::kind(&()),
+        "metadata": {"name": name},
+        "status": status,
+    });
+    let api: Api<QualificationScope> = Api::all(context.client.clone());
+    let params = PatchParams::apply(MANAGER).force();
+    if let Err(error) = api.patch_status(&name, &params, &Patch::Apply(&body)).await {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, scope = name, "its status could not be written");
+    }
+}
+
+async fn announce(context: &Context, resource: &QualificationScope, news: status::News) {
+    let event = Event {
+        type_: if news.good { EventType::Normal } else { EventType::Warning },
+        reason: news.reason,
+        note: Some(news.message),
+        action: "Observe".into(),
+        secondary: None,
+    };
+    if let Err(error) = context.recorder.publish(&event, &resource.object_ref(&())).await {
+        let error = &error as &dyn std::error::Error;
+        tracing::debug!(error, "an Event could not be written");
+    }
+}

@@ -164,8 +164,13 @@ pub struct ProviderApi {
     /// Where it is, such as `https://api.cloudgouv-eu-west-1.outscale.com/api/v1`.
     #[schemars(length(min = 9, max = 253))]
     pub url: String,
-    /// A Secret in the operator's namespace with `accessKey` and `secretKey` of a user who may only
-    /// read machines, and with `ca.crt` where the API's certificate is not publicly trusted.
+    /// The region that it serves, such as `cloudgouv-eu-west-1`.
+    #[schemars(length(min = 1, max = 63))]
+    pub region: String,
+    /// A Secret in the operator's namespace with `accessKey` and `secretKey` of a user who may read
+    /// machines and nothing else, and with `ca.crt`, the authorities that are trusted for the API's
+    /// certificate: no list of them is built in.
+    #[schemars(length(min = 1, max = 253))]
     pub secret_name: String,
 }
 

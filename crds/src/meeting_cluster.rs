@@ -12,12 +12,14 @@ use serde::{Deserialize, Serialize};
 use crate::Condition;
 
 mod capacity;
+mod flow;
 mod gateway;
 mod media;
 mod pod_template;
 mod violation;
 
 pub use capacity::{Capacity, Drain, Rooms};
+pub use flow::Flow;
 pub use gateway::{
     Gateway, GatewayService, GatewayTls, HttpRoute, Ingress, MeetingPage, ServiceType,
 };
@@ -314,6 +316,9 @@ pub struct MeetingClusterStatus {
     /// Violations that go on and that nobody answers for.
     #[serde(default)]
     pub violations_open: i32,
+    /// The flows that are let through, in and out; all others are denied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<Flow>,
     /// What the plan holds back, and on what each waits, at most 16 lines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held: Vec<String>,

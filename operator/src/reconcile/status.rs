@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 
 use hemicycle_crds::{
-    Condition, MediaNodeStatus, MeetingClusterStatus, media_node::MediaNodePhase,
-    meeting_cluster::Violation,
+    Condition, MediaNodeStatus, MeetingClusterStatus,
+    media_node::MediaNodePhase,
+    meeting_cluster::{Flow, Violation},
 };
 use jiff::Timestamp;
 use operator_core::{
@@ -73,6 +74,7 @@ pub fn meeting_cluster(
         ordinal_high_water: i64::try_from(report.ordinal_high_water).unwrap_or(i64::MAX),
         violations: report.violations.iter().map(|it| violation(it, &before.violations)).collect(),
         violations_open: count(report.violations.iter().filter(|it| it.is_open(report.at)).count()),
+        flows: facts.flows.to_vec(),
         held: held.take(HELD_MAX).collect(),
         url: Some(format!("{}://{}", facts.scheme, facts.domain)),
         facts: BTreeMap::from([("epoch".to_owned(), facts.epoch.to_string())]),
@@ -113,6 +115,8 @@ pub struct Facts<'a> {
     pub scheme: &'a str,
     /// `spec.domain`.
     pub domain: &'a str,
+    /// What is let through.
+    pub flows: &'a [Flow],
 }
 
 fn kept_times(
@@ -165,7 +169,7 @@ pub fn is_transition(before: &MeetingClusterStatus, after: &MeetingClusterStatus
                 .collect::<Vec<_>>(),
             status.violations_open,
             status.ordinal_high_water,
-            status.url.clone(),
+            (status.url.clone(), status.flows.clone()),
             status.facts.clone(),
             status.observed_generation,
         )

@@ -24,6 +24,7 @@ use operator_core::{
 use serde_json::{Value, json};
 
 use super::{
+    build,
     context::Context,
     error::ReconcileError,
     fetch::{self, Observed},
@@ -78,6 +79,7 @@ pub async fn everybody(
         epoch: context.epoch,
         scheme: if account.workload.gateway.tls_secret.is_some() { "wss" } else { "ws" },
         domain: &account.workload.domain,
+        flows: &build::flows::listed(account.workload),
     };
     let before = account.cluster.status.clone().unwrap_or_default();
     let after = status::meeting_cluster(&before, conditions, account.report, &facts);

@@ -1,12 +1,13 @@
 //! Builds the objects of a meeting cluster from its checked wishes: value in, objects out. Knows no
 //! client, reads no clock and decides nothing about the fleet. Invariant: same input, same objects.
 
+pub mod flows;
 pub mod gateway;
 pub mod manifest;
 pub mod media_pod;
 pub mod network;
 #[cfg(test)]
-mod tests;
+pub(in crate::reconcile) mod tests;
 
 use self::manifest::Manifest;
 use super::workload::Workload;

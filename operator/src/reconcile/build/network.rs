@@ -3,12 +3,11 @@
 //! listeners by the gateways of the same meeting cluster alone; and nobody but the operator ends a
 //! media pod that may hold rooms.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
-    gateway,
+    flows, gateway,
     manifest::{Kind, Manifest},
-    media_pod,
 };
 use crate::reconcile::workload::{GATEWAY, MEDIA_NODE, Workload};
 
@@ -17,63 +16,18 @@ use crate::reconcile::workload::{GATEWAY, MEDIA_NODE, Workload};
 /// for it.
 const NEVER_EVICT: i32 = i32::MAX;
 
-fn tcp(port: u16) -> Value {
-    json!({"port": port, "protocol": "TCP"})
-}
-
-fn operator_pods(workload: &Workload) -> Value {
-    json!({
-        "namespaceSelector": {
-            "matchLabels": {"kubernetes.io/metadata.name": workload.operator_namespace},
-        },
-        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "hemicycle-operator"}},
-    })
-}
-
-/// What may reach media nodes. What they may reach is not restricted: media goes anywhere.
+/// What may reach media nodes, and what they may reach: nothing.
 #[must_use]
 pub fn media_policy(workload: &Workload) -> Manifest {
-    let media = &workload.media;
-    let last = media_pod::udp_port_last(media);
-    let gateways = json!({"podSelector": {"matchLabels": workload.selector(GATEWAY)}});
-    let content = json!({"spec": {
-        "podSelector": {"matchLabels": workload.selector(MEDIA_NODE)},
-        "policyTypes": ["Ingress"],
-        "ingress": [
-            {"ports": [
-                {"port": media.udp_port_first, "endPort": last, "protocol": "UDP"},
-                tcp(media.tcp_port),
-                tcp(media_pod::ADMIN_PORT),
-            ]},
-            {"from": [gateways], "ports": [tcp(media_pod::SIGNAL_PORT)]},
-            {"from": [operator_pods(workload)], "ports": [tcp(media_pod::CONTROL_PORT)]},
-        ],
-    }});
+    let content = json!({"spec": flows::policy_spec(workload, MEDIA_NODE)});
     let name = format!("{}-media-node", workload.name);
     Manifest::new(workload, Kind::NetworkPolicy, name, MEDIA_NODE, content)
 }
 
-/// What gateways may reach: DNS, the placer, media nodes of the same meeting cluster.
+/// What may reach gateways, and what they may reach.
 #[must_use]
 pub fn gateway_policy(workload: &Workload) -> Manifest {
-    let media_nodes = json!({"podSelector": {"matchLabels": workload.selector(MEDIA_NODE)}});
-    let placer_port = workload
-        .placer_address
-        .rsplit_once(':')
-        .and_then(|(_, port)| port.parse().ok())
-        .unwrap_or(7400);
-    let content = json!({"spec": {
-        "podSelector": {"matchLabels": workload.selector(GATEWAY)},
-        "policyTypes": ["Ingress", "Egress"],
-        "ingress": [{"ports": [
-            tcp(gateway::PLAIN_PORT), tcp(gateway::TLS_PORT), tcp(gateway::ADMIN_PORT),
-        ]}],
-        "egress": [
-            {"ports": [{"port": 53, "protocol": "UDP"}, tcp(53)]},
-            {"to": [operator_pods(workload)], "ports": [tcp(placer_port)]},
-            {"to": [media_nodes], "ports": [tcp(media_pod::SIGNAL_PORT)]},
-        ],
-    }});
+    let content = json!({"spec": flows::policy_spec(workload, GATEWAY)});
     Manifest::new(workload, Kind::NetworkPolicy, gateway::name(workload), GATEWAY, content)
 }
 

@@ -12,6 +12,10 @@ use crate::{
     world::{KubernetesNodeSeen, MediaNodeSeen, PodSeen, ScopeSeen, World},
 };
 
+/// How far the clocks of a media node and of the operator may be apart, in milliseconds. Beyond it
+/// neither could tell when the other's ticket ends.
+pub const CLOCK_SKEW_MAX_MS: i64 = 30_000;
+
 /// Whether media may run at all, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ScopeGate {
@@ -120,6 +124,15 @@ pub fn footing(gate: &ScopeGate, media_node: &MediaNodeSeen) -> Footing {
     }
 }
 
+/// Whether a media node whose clock is ahead by this much ([`ReportSeen::clock_skew_ms`]) may hold
+/// a ticket, and so be given new rooms.
+///
+/// [`ReportSeen::clock_skew_ms`]: crate::world::ReportSeen::clock_skew_ms
+#[must_use]
+pub fn clock_fits(clock_skew_ms: i64) -> bool {
+    (-CLOCK_SKEW_MAX_MS..=CLOCK_SKEW_MAX_MS).contains(&clock_skew_ms)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +174,16 @@ mod tests {
         assert_eq!(gate, ScopeGate::Unknown);
         let media_node = world.media_nodes.values().next().unwrap();
         assert_eq!(footing(&gate, media_node), Footing::Unknown);
+    }
+
+    #[test]
+    fn a_clock_may_be_half_a_minute_off_in_either_direction_and_not_two_hours() {
+        for fits in [0, CLOCK_SKEW_MAX_MS, -CLOCK_SKEW_MAX_MS] {
+            assert!(clock_fits(fits), "{fits}");
+        }
+        for apart in [CLOCK_SKEW_MAX_MS + 1, 7_200_000, -7_200_000, i64::MIN, i64::MAX] {
+            assert!(!clock_fits(apart), "{apart}");
+        }
     }
 
     #[test]

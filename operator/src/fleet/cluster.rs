@@ -42,6 +42,12 @@ pub fn now() -> Timestamp {
     Timestamp::from_unix_ms(START.1.saturating_add(elapsed))
 }
 
+/// Milliseconds since 1970 that the system's clock shows, for what others compare with theirs.
+pub(super) fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A media node that the reconcile knows, whether or not it can be spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
@@ -63,6 +69,7 @@ struct Heard {
     participants: u32,
     busy_ratio: f64,
     version: String,
+    clock_skew_ms: i64,
 }
 
 struct Inner {
@@ -185,11 +192,13 @@ impl Cluster {
         self.lock().directory.node_lost(&media_node.into());
     }
 
-    /// Takes a report; the number of rooms that the media node has.
+    /// Takes a report of a media node whose clock is ahead by `clock_skew_ms`; the number of rooms
+    /// that it has.
     pub(super) fn hear(
         &self,
         media_node: &str,
         report: media::NodeReport,
+        clock_skew_ms: i64,
     ) -> Result<usize, Refusal> {
         let version = report.version.clone();
         let view = view_of(report);
@@ -209,6 +218,7 @@ impl Cluster {
             sequence: view.sequence,
             state: view.state,
             version,
+            clock_skew_ms,
         };
         inner.heard.insert(media_node.to_owned(), heard);
         Ok(inner.directory.rooms_len_on(&name))
@@ -271,6 +281,7 @@ impl Cluster {
             state: heard.state,
             participants: heard.participants,
             busy_ratio: heard.busy_ratio,
+            clock_skew_ms: heard.clock_skew_ms,
             rooms: inner.directory.rooms_on(&name),
             claims_in_flight: inner.directory.claims_in_flight(&name),
         })

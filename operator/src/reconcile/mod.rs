@@ -45,7 +45,7 @@ use operator_core::{
     plan::{self, PlanReport},
     policy::Policy,
     sovereignty::{self, Footing},
-    world::{Deleting, DesiredState, GatewayRollout, RefusalSeen, World},
+    world::{Deleting, DesiredState, GatewayRollout, RefusalSeen, ReportSeen, World},
 };
 use tokio_stream::wrappers::WatchStream;
 
@@ -57,7 +57,7 @@ use self::{
     workload::{LABEL_OF_COMPONENT, MANAGED_BY, MEDIA_NODE, Workload},
 };
 use crate::{
-    fleet::{Known, Target},
+    fleet::{Known, Target, TicketTerms},
     pki::{Authority, Role, store},
 };
 
@@ -69,6 +69,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(3);
 const CERTIFICATES_EVERY_SECONDS: i64 = 60;
 /// How long a refusal of the API server stays in the conditions, in milliseconds.
 const REFUSAL_SHOWN_MS: u64 = 60_000;
+
+/// Level of the evidence that a protected label of the Kubernetes node gives: the lowest.
+const EVIDENCE_BY_LABEL: &str = "E0";
 
 type Guarded = DeserializeGuard<MeetingCluster>;
 
@@ -157,7 +160,8 @@ pub async fn reconcile_one(
         .scopes
         .as_ref()
         .and_then(|scopes| scopes.get(&cluster.spec.sovereignty.scope_ref.name.as_str().into()));
-    let (workload, policy) = match validate::validate(cluster, scope, &context.config) {
+    let ticket_key = context.signing.ticket().public_key();
+    let (workload, policy) = match validate::validate(cluster, scope, &context.config, ticket_key) {
         Ok(valid) => valid,
         Err(error) => {
             tell::invalid(context, cluster, &error, now).await?;
@@ -330,11 +334,15 @@ fn show_fleet(
             Some(observed.kubernetes_nodes.as_ref()?.get(&node.into())?.zone.to_string())
         });
         let admits = seen.is_some_and(|seen| {
+            let clock_fits = |report: &ReportSeen| sovereignty::clock_fits(report.clock_skew_ms);
             seen.desired == DesiredState::Serving
                 && seen.deleting == Deleting::No
                 && pod.metadata.deletion_timestamp.is_none()
+                && seen.report.as_ref().is_none_or(clock_fits)
                 && sovereignty::footing(&report.gate, seen) == Footing::InScope
         });
+        // Who may be given no new room needs no ticket: the rooms that it has go on without.
+        let ticket = node.filter(|_| admits).and_then(|node| terms(policy, world, node));
         known.push(Known {
             media_node: name.clone(),
             zone: zone.unwrap_or_default(),
@@ -343,10 +351,22 @@ fn show_fleet(
         let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse().ok());
         if let (Some(seen), Some(ip), Some(pod_uid)) = (seen, ip, pod.uid()) {
             let desired = seen.desired;
-            targets.push(Target { media_node: name.clone(), pod_uid, ip, desired });
+            targets.push(Target { media_node: name.clone(), pod_uid, ip, desired, ticket });
         }
     }
     context.fleet.set_targets(settings, known, targets);
+}
+
+/// On which terms a pod on this Kubernetes node, which lies in the scope, may hold a ticket.
+fn terms(policy: &Policy, world: &World, kubernetes_node: &str) -> Option<TicketTerms> {
+    let scope = &policy.sovereignty.scope;
+    let seen = world.scopes.as_ref()?.get(scope)?;
+    Some(TicketTerms {
+        scope: scope.to_string(),
+        evidence_level: EVIDENCE_BY_LABEL.to_owned(),
+        kubernetes_node: kubernetes_node.to_owned(),
+        valid_until: seen.expires,
+    })
 }
 
 /// A plan that was carried out to its end leaves no refusal standing.

@@ -10,6 +10,7 @@ use hemicycle_crds::{
 };
 use k8s_openapi::{api::core::v1::Toleration, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{Resource, ResourceExt};
+use media_api::ticket::PublicKey;
 use operator_core::{
     ids::ScopeName,
     policy::{CapacityPolicy, OnLoss, Paused, Policy, PolicyError, SovereigntyPolicy},
@@ -25,7 +26,8 @@ use crate::config::Config;
 /// Where the gateway's image keeps the meeting page.
 const PAGE_DIRECTORY: &str = "/page";
 
-/// Checks the wishes; `scope` is the scope that they name, if it is known.
+/// Checks the wishes; `scope` is the scope that they name, if it is known, and `ticket_key` proves
+/// the operator's tickets.
 ///
 /// # Errors
 /// The first wish that contradicts another or is out of range.
@@ -33,6 +35,7 @@ pub fn validate(
     cluster: &MeetingCluster,
     scope: Option<&ScopeSeen>,
     config: &Config,
+    ticket_key: PublicKey,
 ) -> Result<(Workload, Policy), PolicyError> {
     let spec = &cluster.spec;
     let capacity = CapacityPolicy {
@@ -43,7 +46,7 @@ pub fn validate(
         target_fill_percent: positive(spec.capacity.target_fill_percent),
     };
     capacity.check()?;
-    let workload = workload(cluster, scope, config);
+    let workload = workload(cluster, scope, config, ticket_key);
     let policy = Policy {
         name: workload.name.clone(),
         tenant: workload.tenant(),
@@ -84,7 +87,12 @@ pub fn owner_of(cluster: &MeetingCluster) -> OwnerReference {
     }
 }
 
-fn workload(cluster: &MeetingCluster, scope: Option<&ScopeSeen>, config: &Config) -> Workload {
+fn workload(
+    cluster: &MeetingCluster,
+    scope: Option<&ScopeSeen>,
+    config: &Config,
+    ticket_key: PublicKey,
+) -> Workload {
     let spec = &cluster.spec;
     let pull_policy = match spec.image.pull_policy {
         // The default of the resource: then the installation's own default speaks.
@@ -100,6 +108,8 @@ fn workload(cluster: &MeetingCluster, scope: Option<&ScopeSeen>, config: &Config
         image_pull_policy: pull_policy,
         image_pull_secrets: vec![],
         scope_label: scope.map(|scope| (scope.label_key.clone(), scope.label_value.clone())),
+        scopes: vec![spec.sovereignty.scope_ref.name.clone()],
+        ticket_keys: ticket_key.to_string(),
         drain_seconds: positive(spec.drain.deadline_seconds),
         media: media_template(spec, config),
         gateway: gateway_template(spec, config),

@@ -138,6 +138,10 @@ pub struct Workload {
     pub image_pull_secrets: Vec<LocalObjectReference>,
     /// Label, key and value, that a Kubernetes node must carry; none: no scope, no pod.
     pub scope_label: Option<(String, String)>,
+    /// Names of the scopes that media pods are made for: each ticket names one of them.
+    pub scopes: Vec<String>,
+    /// Public keys, in base64 and comma separated, by which media nodes tell the operator's tickets.
+    pub ticket_keys: String,
     /// Seconds that a media node may take to empty after SIGTERM.
     pub drain_seconds: u32,
     /// What makes media pods.

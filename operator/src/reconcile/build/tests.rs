@@ -33,6 +33,8 @@ pub(in crate::reconcile) fn workload() -> Workload {
         image_pull_policy: "Never".into(),
         image_pull_secrets: vec![],
         scope_label: Some((SCOPE_LABEL.into(), "true".into())),
+        scopes: vec!["paris".into(), "lille".into()],
+        ticket_keys: "a2V5".into(),
         drain_seconds: 600,
         media: MediaTemplate {
             image: "localhost/hemicycle/media-node:dev".into(),

@@ -73,12 +73,11 @@ impl SigningKeys {
             data.get(name).map(|bytes| bytes.0.as_slice()).ok_or(SigningError::Damaged(name))
         };
         let ticket = Signer::from_pkcs8(bytes(TICKET)?);
+        let ticket = ticket.map_err(|_| SigningError::Damaged(TICKET))?;
         let proof = Ed25519KeyPair::from_pkcs8(bytes(PROOF)?);
-        Ok(Self {
-            ticket: ticket.map_err(|_| SigningError::Damaged(TICKET))?,
-            proof: proof.map_err(|_| SigningError::Damaged(PROOF))?,
-            rooms: bytes(ROOMS)?.try_into().map_err(|_| SigningError::Damaged(ROOMS))?,
-        })
+        let proof = proof.map_err(|_| SigningError::Damaged(PROOF))?;
+        let rooms = bytes(ROOMS)?.try_into().map_err(|_| SigningError::Damaged(ROOMS))?;
+        Ok(Self { ticket, proof, rooms })
     }
 
     /// Signs tickets.

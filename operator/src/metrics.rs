@@ -68,6 +68,10 @@ fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
     registered(IntGaugeVec::new(Opts::new(name, help), labels))
 }
 
+fn fractions(name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+    registered(GaugeVec::new(Opts::new(name, help), labels))
+}
+
 fn gauge(name: &str, help: &str) -> IntGauge {
     registered(IntGauge::new(name, help))
 }
@@ -113,19 +117,13 @@ impl Metrics {
             )),
             rooms: gauges("rooms", "Rooms per media node.", node),
             participants: gauges("participants", "Participants per media node.", node),
-            load: registered(GaugeVec::new(
-                Opts::new("media_node_busy_ratio", "Busy share of the busiest shard."),
-                node,
-            )),
-            clock_skew: registered(GaugeVec::new(
-                Opts::new("media_node_clock_skew_seconds", "How far its clock is ahead of ours."),
-                node,
-            )),
-            tickets_refused: counter(
-                "tickets_refused_total",
-                "Tickets that a media node refused.",
+            load: fractions("media_node_busy_ratio", "Busy share of the busiest shard.", node),
+            clock_skew: fractions(
+                "media_node_clock_skew_seconds",
+                "How far its clock is ahead.",
                 node,
             ),
+            tickets_refused: counter("tickets_refused_total", "Tickets refused there.", node),
             reports_refused: counter(
                 "reports_refused_total",
                 "Media node reports that were ignored.",

@@ -1,9 +1,9 @@
 //! Signs tickets and opens them again: Ed25519 (RFC 8032) over the bytes of a [`Ticket`].
 //!
 //! Says whether a ticket is genuine; whether it fits a media node and holds now is the media node's
-//! to judge. Invariant: what is signed is named by its purpose and every part by its length, so that
-//! no signature of another kind and no other cut of the same bytes passes for a ticket; and bytes
-//! that differ anywhere from what was signed are refused.
+//! to judge. Invariant: what is signed is named by its purpose and every part by its length, so
+//! that no signature of another kind and no other cut of the same bytes passes for a ticket; and
+//! bytes that differ anywhere from what was signed are refused.
 
 use std::fmt;
 use std::str::FromStr;
@@ -270,7 +270,9 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_judged_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn any_bytes_are_judged_without_a_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
             prop_assert!(open(&bytes, &[SIGNED.1]).is_err());
         }
     }

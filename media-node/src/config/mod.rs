@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use media_api::ticket::PublicKey;
+use media_core::io::RoomOptions;
 pub use settings::{Given, SETTINGS, Setting, command, printed_default};
 use values::Lookup;
 
@@ -68,7 +69,7 @@ pub struct Config {
     /// A join creates its room (without an operator only).
     pub auto_create: bool,
     pub rooms_max: usize,
-    pub room: media_core::io::RoomOptions,
+    pub room: RoomOptions,
     /// How long a stop waits for participants to be told where to go.
     pub stop_timeout: Duration,
     pub log_format: LogFormat,
@@ -144,24 +145,25 @@ impl Config {
             scopes: from.list("scopes"),
             auto_create: from.flag("auto_create")?,
             rooms_max: from.number("rooms_max", 1, 100_000)? as usize,
-            room: media_core::io::RoomOptions {
-                empty_timeout_seconds: from.number("room_empty_timeout_seconds", 0, 86_400)? as u32,
-                departure_timeout_seconds: from.number(
-                    "room_departure_timeout_seconds",
-                    0,
-                    86_400,
-                )? as u32,
-                participants_max: from.number("room_participants_max", 0, 100_000)? as u32,
-                enable_remote_unmute: from.flag("room_enable_remote_unmute")?,
-                sync_streams: from.flag("room_sync_streams")?,
-                ..media_core::io::RoomOptions::default()
-            },
+            room: room_options(&from)?,
             stop_timeout: Duration::from_secs(from.number("stop_timeout_seconds", 0, 3_600)?),
             log_format: from.log_format()?,
             log_filter: from.text("log_level"),
             page_directory: from.optional_path("page_directory"),
         })
     }
+}
+
+fn room_options(from: &Lookup<'_>) -> Result<RoomOptions, ConfigError> {
+    let seconds = |field| from.number(field, 0, 86_400).map(|seconds| seconds as u32);
+    Ok(RoomOptions {
+        empty_timeout_seconds: seconds("room_empty_timeout_seconds")?,
+        departure_timeout_seconds: seconds("room_departure_timeout_seconds")?,
+        participants_max: from.number("room_participants_max", 0, 100_000)? as u32,
+        enable_remote_unmute: from.flag("room_enable_remote_unmute")?,
+        sync_streams: from.flag("room_sync_streams")?,
+        ..RoomOptions::default()
+    })
 }
 
 /// Whoever takes rooms from an operator must be able to tell its ticket from any other.

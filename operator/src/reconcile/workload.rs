@@ -140,7 +140,7 @@ pub struct Workload {
     pub scope_label: Option<(String, String)>,
     /// Names of the scopes that media pods are made for: each ticket names one of them.
     pub scopes: Vec<String>,
-    /// Public keys, in base64 and comma separated, by which media nodes tell the operator's tickets.
+    /// Public keys, base64 and comma separated, by which media nodes tell the operator's tickets.
     pub ticket_keys: String,
     /// Seconds that a media node may take to empty after SIGTERM.
     pub drain_seconds: u32,

@@ -89,6 +89,7 @@ impl Config {
     pub fn resolve(given: &Given, cpus: usize) -> Result<Self, ConfigError> {
         let dev = given.dev;
         let from = Lookup::new(given);
+        let tenant = from.tenant()?;
         let mut signal_address = from.address("signal_address")?;
         let mut admin_address = from.address("admin_address")?;
         if let Some(bind) = from.optional_ip("bind")? {
@@ -125,7 +126,7 @@ impl Config {
         let tcp_port = from.number("tcp_port", 0, 65_535)? as u16;
         Ok(Self {
             dev,
-            tenant: from.tenant()?,
+            tenant,
             media_node_name: from.text("media_node_name"),
             signal_address,
             control_address,

@@ -63,7 +63,8 @@ fn weak_keys_are_refused_in_a_condition() {
 #[test]
 fn a_scope_that_no_node_lies_in_is_told() {
     tell("no-scope", |story| {
-        let nowhere = serde_json::json!({"scopeRefs": [{"name": "nowhere"}], "minimumEvidence": "E0"});
+        let nowhere =
+            serde_json::json!({"scopeRefs": [{"name": "nowhere"}], "minimumEvidence": "E0"});
         let builder = MeetingClusterBuilder::new("visio").media_nodes(1);
         let meetings = builder.with("sovereignty", nowhere).apply(story)?;
         story.until("a condition tells of it", 10, || meetings.messages().contains("nowhere"))?;

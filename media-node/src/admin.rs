@@ -14,6 +14,7 @@ use axum::routing::get;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 
+use crate::keys::unix_millis;
 use crate::node::Node;
 use crate::rooms::State as NodeState;
 use crate::shard::{DelayHistogram, ShardHandle, ShardReport};
@@ -120,15 +121,17 @@ fn families(node: &Node) -> Vec<MetricFamily> {
     for (kind, table) in tables {
         for (name, help, value) in table {
             let values = reports.iter().map(|(shard, report)| (shard.as_str(), value(report)));
-            families.push(family(name, help, kind, values));
+            families.push(family(name, help, kind, "shard", values));
         }
     }
     let mut delay = DelayHistogram::default();
     reports.iter().for_each(|(_, report)| delay.add(&report.delay));
-    let (rooms, epoch, state, grant) = {
-        let rooms = node.rooms();
-        let grant = rooms.grant_remaining(Instant::now()).as_secs_f64();
-        (rooms.all().count(), rooms.epoch(), rooms.state(), grant)
+    let (rooms, epoch, state, grant, ticket, tickets_refused) = {
+        let (rooms, now) = (node.rooms(), Instant::now());
+        let grant = rooms.grant_remaining(now).as_secs_f64();
+        let ticket = rooms.tickets.remaining(now, unix_millis()).as_secs_f64();
+        let refused = rooms.tickets.refused().clone();
+        (rooms.all().count(), rooms.epoch(), rooms.state(), grant, ticket, refused)
     };
     let gauges = [
         ("forwarding_delay_p99_seconds", "added delay, last second", delay.quantile_seconds(0.99)),
@@ -136,11 +139,12 @@ fn families(node: &Node) -> Vec<MetricFamily> {
         ("rooms", "rooms that have their home here", rooms as f64),
         ("epoch", "highest epoch seen", epoch as f64),
         ("grant_remaining_seconds", "how long new rooms are admitted", grant),
+        ("ticket_remaining_seconds", "how long the ticket for the scope still holds", ticket),
         ("draining", "1 while no new rooms are admitted", f64::from(state != NodeState::Serving)),
         ("websockets", "signalling connections", get_count(&node.counters.websockets_open)),
     ];
     for (name, help, value) in gauges {
-        families.push(family(name, help, MetricType::GAUGE, [("", value)].into_iter()));
+        families.push(family(name, help, MetricType::GAUGE, "", [("", value)].into_iter()));
     }
     let refused: u64 = node.shards.iter().map(ShardHandle::refused).sum();
     let counters = [
@@ -169,8 +173,11 @@ fn families(node: &Node) -> Vec<MetricFamily> {
         ("tcp_refused", "media TCP connections refused", get_count(&node.counters.tcp_refused)),
     ];
     for (name, help, value) in counters {
-        families.push(family(name, help, MetricType::COUNTER, [("", value)].into_iter()));
+        families.push(family(name, help, MetricType::COUNTER, "", [("", value)].into_iter()));
     }
+    let refused = tickets_refused.iter().map(|(reason, count)| (*reason, *count as f64));
+    let help = "tickets that were not good here";
+    families.push(family("tickets_refused", help, MetricType::COUNTER, "reason", refused));
     families
 }
 
@@ -178,11 +185,12 @@ fn get_count(counter: &AtomicU64) -> f64 {
     counter.load(Ordering::Relaxed) as f64
 }
 
-/// One family with a value per shard, or one value without a label.
+/// One family with a value for each content of `label`, or one value without a label.
 fn family<'a>(
     name: &str,
     help: &str,
     kind: MetricType,
+    label: &str,
     values: impl Iterator<Item = (&'a str, f64)>,
 ) -> MetricFamily {
     let mut family = MetricFamily::default();
@@ -190,13 +198,13 @@ fn family<'a>(
     family.set_name(format!("hemicycle_media_node_{name}{suffix}"));
     family.set_help(help.to_owned());
     family.set_field_type(kind);
-    let metrics = values.map(|(shard, value)| {
+    let metrics = values.map(|(content, value)| {
         let mut metric = Metric::default();
-        if !shard.is_empty() {
-            let mut label = LabelPair::default();
-            label.set_name("shard".to_owned());
-            label.set_value(shard.to_owned());
-            metric.set_label(vec![label]);
+        if !label.is_empty() {
+            let mut pair = LabelPair::default();
+            pair.set_name(label.to_owned());
+            pair.set_value(content.to_owned());
+            metric.set_label(vec![pair]);
         }
         if kind == MetricType::COUNTER {
             let mut counter = Counter::default();

@@ -30,5 +30,6 @@ pub mod rooms;
 pub mod serve;
 pub mod shard;
 pub mod signal;
+pub mod ticket;
 pub mod tls;
 pub mod twirp;

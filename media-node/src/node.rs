@@ -18,6 +18,7 @@ use crate::ice_tcp::Ufrags;
 use crate::keys::{Keys, unix_millis};
 use crate::rooms::{Admission, Happened, Refusal, Rooms};
 use crate::shard::{ShardCommand, ShardEvent, ShardFull, ShardHandle};
+use crate::ticket::{Bearer, Tickets};
 
 /// Everything the listeners share.
 pub struct Node {
@@ -84,7 +85,15 @@ impl Node {
             (false, true) => Admission::OnJoin,
             (false, false) => Admission::OnCreate,
         };
-        let rooms = Mutex::new(Rooms::new(admission, config.rooms_max, epoch));
+        let tickets = Tickets::new(Bearer {
+            tenant: config.tenant.clone(),
+            media_node: config.media_node_name.clone(),
+            pod_uid: config.pod_uid.clone(),
+            kubernetes_node: config.kubernetes_node.clone(),
+            scopes: config.scopes.clone(),
+            keys: config.ticket_keys.clone(),
+        });
+        let rooms = Mutex::new(Rooms::new(admission, config.rooms_max, epoch, tickets));
         let incarnation = format!("{:032x}", rand::rng().random::<u128>());
         Self {
             config,

@@ -1,13 +1,16 @@
 //! Which rooms are here, on which shard, and whether a new one may come: claims, grants, epochs.
 //!
 //! Decides admission of rooms; sends nothing. Time is an argument. Invariant: a room is on at most
-//! one shard; without a fresh grant, while draining or stopping no new room is admitted, and none
-//! of these ever ends a room that is here. Commands of a lower epoch change nothing.
+//! one shard; without a fresh grant and a ticket, while draining or stopping no new room is
+//! admitted, and none of these ever ends a room that is here. Commands of a lower epoch change
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use media_core::ids::RoomKey;
+
+use crate::ticket::Tickets;
 
 /// What a media node tells the operator about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub enum Refusal {
     StaleEpoch,
     #[error("no grant: the operator has not renewed its permission to admit rooms")]
     NoGrant,
+    #[error("no ticket: this media node holds no signed permission to carry rooms of its scope")]
+    NoTicket,
     #[error("the media node is draining")]
     Draining,
     #[error("the media node is stopping")]
@@ -85,11 +90,13 @@ pub struct Rooms {
     state: State,
     epoch: u64,
     grant_until: Option<Instant>,
+    /// Needed beside the grant for a room that is claimed anew.
+    pub tickets: Tickets,
 }
 
 impl Rooms {
     /// Empty and serving; nothing below `epoch` is obeyed.
-    pub fn new(admission: Admission, rooms_max: usize, epoch: u64) -> Self {
+    pub fn new(admission: Admission, rooms_max: usize, epoch: u64, tickets: Tickets) -> Self {
         Self {
             admission,
             rooms_max,
@@ -97,6 +104,7 @@ impl Rooms {
             state: State::Serving,
             epoch,
             grant_until: None,
+            tickets,
         }
     }
 
@@ -153,6 +161,9 @@ impl Rooms {
         }
         if self.grant_remaining(now).is_zero() {
             return Err(Refusal::NoGrant);
+        }
+        if self.tickets.remaining(now, unix_ms).is_zero() {
+            return Err(Refusal::NoTicket);
         }
         self.admit(unix_ms, room, shard).map(|shard| (shard, false))
     }
@@ -301,13 +312,16 @@ impl Rooms {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ticket::Bearer;
+    use crate::ticket::tests::{NOON, held};
 
     fn room(name: &str) -> RoomKey {
         RoomKey { tenant: "ns/mc".into(), name: name.into() }
     }
 
     fn claimed() -> (Rooms, Instant) {
-        (Rooms::new(Admission::Claimed, 2, 0), Instant::now())
+        let now = Instant::now();
+        (Rooms::new(Admission::Claimed, 2, 0, held(now)), now)
     }
 
     const TTL: Duration = Duration::from_secs(5);
@@ -315,14 +329,29 @@ mod tests {
     #[test]
     fn without_a_grant_no_new_room_but_the_old_ones_stay() {
         let (mut rooms, now) = claimed();
-        assert_eq!(rooms.claim(now, 0, 1, &room("a"), 0), Err(Refusal::NoGrant));
+        assert_eq!(rooms.claim(now, NOON, 1, &room("a"), 0), Err(Refusal::NoGrant));
         rooms.grant(now, 1, TTL).unwrap();
-        assert_eq!(rooms.claim(now, 0, 1, &room("a"), 0), Ok((0, false)));
+        assert_eq!(rooms.claim(now, NOON, 1, &room("a"), 0), Ok((0, false)));
         let later = now + TTL;
-        assert_eq!(rooms.claim(later, 0, 1, &room("b"), 0), Err(Refusal::NoGrant));
-        assert_eq!(rooms.claim(later, 0, 1, &room("a"), 1), Ok((0, true)), "idempotent");
+        assert_eq!(rooms.claim(later, NOON, 1, &room("b"), 0), Err(Refusal::NoGrant));
+        assert_eq!(rooms.claim(later, NOON, 1, &room("a"), 1), Ok((0, true)), "idempotent");
         assert_eq!(rooms.join(0, &room("a"), 1), Ok(0), "newcomers are let in");
         assert_eq!(rooms.join(0, &room("b"), 1), Err(Refusal::NotHere));
+    }
+
+    #[test]
+    fn a_grant_alone_admits_no_new_room_and_a_ticket_that_ends_closes_none() {
+        let (mut rooms, now) = claimed();
+        rooms.grant(now, 1, TTL).unwrap();
+        rooms.claim(now, NOON, 1, &room("a"), 0).unwrap();
+        for (name, unix_ms) in [("late", NOON + 600_000), ("in the future", NOON + 7_200_000)] {
+            let refused = rooms.claim(now, unix_ms, 1, &room("b"), 0);
+            assert_eq!(refused, Err(Refusal::NoTicket), "{name}");
+            assert_eq!(rooms.claim(now, unix_ms, 1, &room("a"), 0), Ok((0, true)), "{name}");
+            assert_eq!(rooms.join(unix_ms, &room("a"), 0), Ok(0), "newcomers are let in: {name}");
+        }
+        rooms.tickets.take(now, NOON, now, &[]).unwrap();
+        assert_eq!(rooms.claim(now, NOON, 1, &room("b"), 0), Err(Refusal::NoTicket));
     }
 
     #[test]
@@ -331,7 +360,7 @@ mod tests {
         rooms.grant(now, 7, TTL).unwrap();
         assert_eq!(rooms.grant(now, 6, TTL * 100), Err(Refusal::StaleEpoch));
         assert_eq!(rooms.grant_remaining(now), TTL);
-        assert_eq!(rooms.claim(now, 0, 6, &room("a"), 0), Err(Refusal::StaleEpoch));
+        assert_eq!(rooms.claim(now, NOON, 6, &room("a"), 0), Err(Refusal::StaleEpoch));
         assert_eq!(rooms.drain(6), Err(Refusal::StaleEpoch));
         assert_eq!(rooms.release(6, &room("a")), Err(Refusal::StaleEpoch));
         assert_eq!((rooms.state(), rooms.epoch()), (State::Serving, 7));
@@ -342,19 +371,19 @@ mod tests {
         let (mut rooms, written) = claimed();
         let thawed = written + TTL * 4;
         rooms.grant(written, 1, TTL).unwrap();
-        assert_eq!(rooms.claim(thawed, 0, 1, &room("a"), 0), Err(Refusal::NoGrant));
+        assert_eq!(rooms.claim(thawed, NOON, 1, &room("a"), 0), Err(Refusal::NoGrant));
         rooms.grant(thawed, 1, TTL).unwrap();
         rooms.grant(written, 1, TTL).unwrap();
         assert_eq!(rooms.grant_remaining(thawed), TTL, "one that was overtaken takes nothing away");
-        assert_eq!(rooms.claim(thawed, 0, 1, &room("a"), 0), Ok((0, false)));
+        assert_eq!(rooms.claim(thawed, NOON, 1, &room("a"), 0), Ok((0, false)));
     }
 
     #[test]
     fn a_process_that_starts_with_an_epoch_obeys_none_below_it() {
-        let mut rooms = Rooms::new(Admission::Claimed, 2, 7);
         let now = Instant::now();
+        let mut rooms = Rooms::new(Admission::Claimed, 2, 7, held(now));
         assert_eq!(rooms.grant(now, 6, TTL), Err(Refusal::StaleEpoch));
-        assert_eq!(rooms.claim(now, 0, 6, &room("a"), 0), Err(Refusal::StaleEpoch));
+        assert_eq!(rooms.claim(now, NOON, 6, &room("a"), 0), Err(Refusal::StaleEpoch));
         rooms.grant(now, 7, TTL).unwrap();
     }
 
@@ -362,25 +391,25 @@ mod tests {
     fn draining_refuses_new_rooms_and_is_reversible_unlike_stopping() {
         let (mut rooms, now) = claimed();
         rooms.grant(now, 1, TTL).unwrap();
-        rooms.claim(now, 0, 1, &room("a"), 0).unwrap();
+        rooms.claim(now, NOON, 1, &room("a"), 0).unwrap();
         assert_eq!(rooms.drain(1), Ok(1));
-        assert_eq!(rooms.claim(now, 0, 1, &room("b"), 0), Err(Refusal::Draining));
+        assert_eq!(rooms.claim(now, NOON, 1, &room("b"), 0), Err(Refusal::Draining));
         assert_eq!(rooms.join(0, &room("a"), 0), Ok(0));
         rooms.undrain(2).unwrap();
-        assert_eq!(rooms.claim(now, 0, 2, &room("b"), 0), Ok((0, false)));
-        assert_eq!(rooms.claim(now, 0, 2, &room("c"), 0), Err(Refusal::Full(2)));
+        assert_eq!(rooms.claim(now, NOON, 2, &room("b"), 0), Ok((0, false)));
+        assert_eq!(rooms.claim(now, NOON, 2, &room("c"), 0), Err(Refusal::Full(2)));
         assert_eq!(rooms.stop().len(), 2);
         rooms.undrain(3).unwrap();
         assert_eq!(rooms.state(), State::Stopping);
         assert_eq!(rooms.join(0, &room("a"), 0), Err(Refusal::NotHere), "sent home for good");
-        assert_eq!(rooms.claim(now, 0, 3, &room("a"), 0), Err(Refusal::Stopping));
+        assert_eq!(rooms.claim(now, NOON, 3, &room("a"), 0), Err(Refusal::Stopping));
     }
 
     #[test]
     fn a_room_is_counted_until_it_ends() {
         let (mut rooms, now) = claimed();
         rooms.grant(now, 1, TTL).unwrap();
-        rooms.claim(now, 0, 1, &room("a"), 0).unwrap();
+        rooms.claim(now, NOON, 1, &room("a"), 0).unwrap();
         let ada = || "PA_ada".to_owned();
         for what in [
             Happened::Started { sid: "RM_a".into() },
@@ -406,7 +435,7 @@ mod tests {
     fn a_release_takes_the_home_away_at_once() {
         let (mut rooms, now) = claimed();
         rooms.grant(now, 1, TTL).unwrap();
-        rooms.claim(now, 0, 1, &room("a"), 0).unwrap();
+        rooms.claim(now, NOON, 1, &room("a"), 0).unwrap();
         assert!(rooms.release(1, &room("a")).unwrap().is_some());
         assert!(rooms.release(1, &room("a")).unwrap().is_none());
         assert_eq!(rooms.join(0, &room("a"), 0), Err(Refusal::NotHere));
@@ -414,7 +443,7 @@ mod tests {
 
     #[test]
     fn only_create_brings_a_room_when_joins_may_not() {
-        let mut rooms = Rooms::new(Admission::OnCreate, 10, 0);
+        let mut rooms = Rooms::new(Admission::OnCreate, 10, 0, Tickets::new(Bearer::default()));
         assert_eq!(rooms.join(0, &room("a"), 0), Err(Refusal::NotHere));
         assert_eq!(rooms.create(0, &room("a"), 0), Ok(0));
         assert_eq!(rooms.join(0, &room("a"), 0), Ok(0));

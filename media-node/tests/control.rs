@@ -1,13 +1,18 @@
-//! The operator's side over mutual TLS: who may come in, grants, claims, fencing, reports.
+//! The operator's side over mutual TLS: who may come in, grants, tickets, claims, fencing, reports.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod harness;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::Ed25519KeyPair;
+
 use harness::{claims, config, get, sign};
+use media_api::ticket::Signer;
 use media_api::v1;
 use media_api::v1::media_control_client::MediaControlClient;
 use media_node::serve::{self, Started};
@@ -23,6 +28,35 @@ use tonic::{Code, Status};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const NAME: &str = "mc-1.media.mc.ns.hemicycle.internal";
+
+/// The operator's key for tickets.
+static SIGNER: LazyLock<Signer> = LazyLock::new(new_signer);
+
+fn new_signer() -> Signer {
+    let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+    Signer::from_pkcs8(key.as_ref()).unwrap()
+}
+
+fn unix_ms() -> u64 {
+    media_node::keys::unix_millis()
+}
+
+/// A ticket that fits the media node of this file, newer than any before.
+fn ticket() -> v1::Ticket {
+    static SERIAL: AtomicU64 = AtomicU64::new(1);
+    v1::Ticket {
+        tenant: "ns/mc".into(),
+        media_node: "mc-1".into(),
+        pod_uid: "uid-1".into(),
+        kubernetes_node: "paris-1".into(),
+        scope: "gold".into(),
+        evidence_level: "E0".into(),
+        not_before_unix_ms: unix_ms(),
+        expires_unix_ms: unix_ms() + 600_000,
+        issued_epoch: 1,
+        serial: SERIAL.fetch_add(1, Ordering::Relaxed),
+    }
+}
 
 struct Pki {
     ca: Issuer<'static, KeyPair>,
@@ -88,6 +122,9 @@ impl Cluster {
         let tls = format!("--tls-directory={}", files.path().display());
         let mut all = vec![keys.as_str(), tls.as_str(), "--tenant=ns/mc"];
         all.extend(["--media-node-name=mc-1", "--control-address=127.0.0.1:0"]);
+        let ticket_keys = format!("--ticket-keys={}", SIGNER.public_key());
+        all.extend([ticket_keys.as_str(), "--pod-uid=uid-1", "--kubernetes-node=paris-1"]);
+        all.push("--scopes=gold");
         all.extend(arguments);
         let started = serve::start(config(&all)).await.unwrap();
         Self { pki, started, files }
@@ -148,16 +185,26 @@ fn claim(epoch: u64, name: &str) -> v1::ClaimRequest {
     v1::ClaimRequest { epoch, room: room(name) }
 }
 
-/// A grant that quotes a report just written.
+/// A grant that quotes a report just written, with a good ticket.
 async fn grant(
     operator: &mut MediaControlClient<Channel>,
     epoch: u64,
     ttl_ms: u64,
 ) -> Result<v1::GrantReply, Status> {
+    grant_with(operator, epoch, ttl_ms, SIGNER.sign(&ticket())).await
+}
+
+/// A grant that quotes a report just written, with this ticket.
+async fn grant_with(
+    operator: &mut MediaControlClient<Channel>,
+    epoch: u64,
+    ttl_ms: u64,
+    ticket: Vec<u8>,
+) -> Result<v1::GrantReply, Status> {
     let mut reports = operator.observe(v1::ObserveRequest { epoch }).await?.into_inner();
     let report = timeout(PATIENCE, reports.message()).await.unwrap()?.unwrap();
     let (incarnation, uptime_ms) = (report.incarnation, report.uptime_ms);
-    let request = v1::GrantRequest { epoch, ttl_ms, incarnation, uptime_ms, ..Default::default() };
+    let request = v1::GrantRequest { epoch, ttl_ms, ticket, incarnation, uptime_ms };
     operator.grant(request).await.map(tonic::Response::into_inner)
 }
 
@@ -211,6 +258,7 @@ async fn a_lapsed_grant_refuses_new_rooms_and_keeps_those_that_are_here() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert_eq!(lapsed.code(), Code::Unavailable);
+    assert!(lapsed.message().contains("no grant"), "{lapsed}");
     assert!(operator.claim(claim(1, "a")).await.unwrap().into_inner().existed);
     assert_eq!(cluster.validate("a").await.1, "success");
 
@@ -230,9 +278,9 @@ async fn a_grant_that_comes_late_or_to_another_process_allows_nothing() {
     let quote = |incarnation: &str| v1::GrantRequest {
         epoch: 1,
         ttl_ms: 300,
+        ticket: SIGNER.sign(&ticket()),
         incarnation: incarnation.to_owned(),
         uptime_ms: first.uptime_ms,
-        ..Default::default()
     };
     let other = operator.grant(quote("another")).await.unwrap_err();
     assert_eq!(other.code(), Code::Aborted, "{other}");
@@ -246,6 +294,93 @@ async fn a_grant_that_comes_late_or_to_another_process_allows_nothing() {
     operator.grant(quote(&first.incarnation)).await.unwrap();
     let refused = operator.claim(claim(1, "a")).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    assert!(refused.message().contains("no grant"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_without_a_ticket_admits_no_room_and_withdraws_the_one_that_is_held() {
+    let cluster = Cluster::start(&[]).await;
+    let mut operator = cluster.operator().await;
+    grant_with(&mut operator, 1, 5_000, Vec::new()).await.unwrap();
+    let refused = operator.claim(claim(1, "a")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    assert!(refused.message().contains("no ticket"), "{refused}");
+
+    let bytes = SIGNER.sign(&ticket());
+    grant_with(&mut operator, 1, 5_000, bytes.clone()).await.unwrap();
+    operator.claim(claim(1, "a")).await.unwrap();
+    grant_with(&mut operator, 1, 5_000, Vec::new()).await.unwrap();
+    let refused = operator.claim(claim(1, "b")).await.unwrap_err();
+    assert!(refused.message().contains("no ticket"), "{refused}");
+    assert_eq!(cluster.validate("a").await.1, "success", "who is there stays");
+    let replayed = grant_with(&mut operator, 1, 5_000, bytes).await.unwrap_err();
+    assert_eq!(replayed.code(), Code::PermissionDenied, "{replayed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_that_is_not_for_this_pod_now_is_refused_with_its_grant() {
+    let cluster = Cluster::start(&[]).await;
+    let mut operator = cluster.operator().await;
+    let two_hours = 7_200_000;
+    for (what, change) in [
+        ("tenant", (|t, _| t.tenant = "ns/other".into()) as fn(&mut v1::Ticket, u64)),
+        ("media_node", |t, _| t.media_node = "mc-2".into()),
+        ("pod_uid", |t, _| t.pod_uid = "uid-2".into()),
+        ("kubernetes_node", |t, _| t.kubernetes_node = "abroad-1".into()),
+        ("scope", |t, _| t.scope = "silver".into()),
+        ("expired", |t, by| {
+            t.not_before_unix_ms -= by;
+            t.expires_unix_ms -= by;
+        }),
+        ("clocks", |t, by| {
+            t.not_before_unix_ms += by;
+            t.expires_unix_ms += by;
+        }),
+        ("ten minutes", |t, by| t.expires_unix_ms += by),
+    ] {
+        let mut other = ticket();
+        change(&mut other, two_hours);
+        let refused = grant_with(&mut operator, 1, 5_000, SIGNER.sign(&other)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{what}: {refused}");
+        assert!(refused.message().contains(what), "{what}: {refused}");
+        let refused = operator.claim(claim(1, "a")).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable, "{what}: {refused}");
+    }
+    let forged = new_signer().sign(&ticket());
+    let refused = grant_with(&mut operator, 1, 5_000, forged).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    let metrics = get(cluster.started.admin, "/metrics").await.body;
+    for line in ["refused_total{reason=\"pod_uid\"} 1", "refused_total{reason=\"unknown_key\"} 1"] {
+        assert!(metrics.contains(&format!("hemicycle_media_node_tickets_{line}")), "{metrics}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_that_ends_refuses_new_rooms_and_keeps_those_that_are_here() {
+    let cluster = Cluster::start(&[]).await;
+    let mut operator = cluster.operator().await;
+    let mut short = ticket();
+    short.expires_unix_ms = unix_ms() + 1_500;
+    grant_with(&mut operator, 1, 20_000, SIGNER.sign(&short)).await.unwrap();
+    operator.claim(claim(1, "a")).await.unwrap();
+    let observe = v1::ObserveRequest { epoch: 1 };
+    let mut reports = operator.observe(observe).await.unwrap().into_inner();
+    let mut told = short.expires_unix_ms;
+    while told != 0 {
+        assert_eq!(told, short.expires_unix_ms);
+        let report = timeout(PATIENCE, reports.message()).await.unwrap().unwrap().unwrap();
+        assert!(report.grant_remaining_ms > 0, "the grant outlives the ticket here");
+        told = report.ticket_expiry_unix_ms;
+    }
+    let refused = operator.claim(claim(1, "b")).await.unwrap_err();
+    assert!(refused.message().contains("no ticket"), "{refused}");
+    assert!(operator.claim(claim(1, "a")).await.unwrap().into_inner().existed);
+    assert_eq!(cluster.validate("a").await.1, "success", "newcomers are let in");
+    grant(&mut operator, 1, 5_000).await.unwrap();
+    operator.claim(claim(1, "b")).await.unwrap();
+    let metrics = get(cluster.started.admin, "/metrics").await.body;
+    let gauge = "hemicycle_media_node_ticket_remaining_seconds 59";
+    assert!(metrics.contains(gauge), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,6 +43,10 @@ pub struct Metrics {
     pub participants: IntGaugeVec,
     /// Busiest shard's busy share, by `meeting_cluster`, `media_node`.
     pub load: GaugeVec,
+    /// How far a media node's clock is ahead, in seconds, by `meeting_cluster`, `media_node`.
+    pub clock_skew: GaugeVec,
+    /// Tickets that a media node refused, by `meeting_cluster`, `media_node`.
+    pub tickets_refused: IntCounterVec,
     /// Reports that were ignored, by `reason`.
     pub reports_refused: IntCounterVec,
     /// Directory streams that were given a fresh whole because they lagged, by `meeting_cluster`.
@@ -64,6 +68,10 @@ fn counter(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
 
 fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
     registered(IntGaugeVec::new(Opts::new(name, help), labels))
+}
+
+fn fractions(name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+    registered(GaugeVec::new(Opts::new(name, help), labels))
 }
 
 fn gauge(name: &str, help: &str) -> IntGauge {
@@ -116,10 +124,13 @@ impl Metrics {
             ),
             rooms: gauges("rooms", "Rooms per media node.", node),
             participants: gauges("participants", "Participants per media node.", node),
-            load: registered(GaugeVec::new(
-                Opts::new("media_node_busy_ratio", "Busy share of the busiest shard."),
+            load: fractions("media_node_busy_ratio", "Busy share of the busiest shard.", node),
+            clock_skew: fractions(
+                "media_node_clock_skew_seconds",
+                "How far its clock is ahead.",
                 node,
-            )),
+            ),
+            tickets_refused: counter("tickets_refused_total", "Tickets refused there.", node),
             reports_refused: counter(
                 "reports_refused_total",
                 "Media node reports that were ignored.",
@@ -151,7 +162,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let all: [Box<dyn prometheus::core::Collector>; 18] = [
+        let all: [Box<dyn prometheus::core::Collector>; 20] = [
             Box::new(self.reconciles.clone()),
             Box::new(self.reconcile_errors.clone()),
             Box::new(self.reconcile_duration.clone()),
@@ -164,6 +175,8 @@ impl Metrics {
             Box::new(self.rooms.clone()),
             Box::new(self.participants.clone()),
             Box::new(self.load.clone()),
+            Box::new(self.clock_skew.clone()),
+            Box::new(self.tickets_refused.clone()),
             Box::new(self.reports_refused.clone()),
             Box::new(self.directory_resyncs.clone()),
             Box::new(self.connections_refused.clone()),
@@ -189,6 +202,8 @@ impl Metrics {
         let _ = self.rooms.remove_label_values(labels);
         let _ = self.participants.remove_label_values(labels);
         let _ = self.load.remove_label_values(labels);
+        let _ = self.clock_skew.remove_label_values(labels);
+        let _ = self.tickets_refused.remove_label_values(labels);
     }
 
     /// Everything in Prometheus' text format.

@@ -24,7 +24,11 @@ use crate::{
     fleet::Fleet,
     lease::{Candidacy, Contender, Standing, holding::Acknowledged},
     metrics::Metrics,
-    pki::{store, trust::TrustStore},
+    pki::{
+        signing::{self, SigningKeys},
+        store,
+        trust::TrustStore,
+    },
     placer,
     reconcile::{self, context::Context},
     replicas::{Asker, Leadership},
@@ -122,7 +126,7 @@ async fn lead_or_follow(parts: Parts, listener: TcpListener) -> anyhow::Result<(
     let reporter = Reporter { controller: "hemicycle-operator".into(), instance: Some(identity) };
     let recorder = Recorder::new(client.clone(), reporter);
     let terms = Terms { client, config, recorder, metrics, trust, fleet, leadership, watches };
-    let leading = tokio::spawn(terms.follow(stop.clone()));
+    let leading = tokio::spawn(Arc::new(terms).follow(stop.clone()));
     contender.run(stop.clone()).await;
     stop.cancel();
     leading.await.context("the supervision of terms ended badly")?;
@@ -149,7 +153,7 @@ struct Terms {
 }
 
 impl Terms {
-    async fn follow(self, stop: CancellationToken) {
+    async fn follow(self: Arc<Self>, stop: CancellationToken) {
         let mut standing = self.leadership.watch();
         let mut reconcile: Option<JoinHandle<()>> = None;
         let mut term = None;
@@ -164,8 +168,7 @@ impl Terms {
                         term = Some(epoch);
                     }
                     if reconcile.is_none() {
-                        let context = Arc::new(self.context(epoch));
-                        reconcile = Some(tokio::spawn(reconcile::run(context)));
+                        reconcile = Some(tokio::spawn(self.clone().lead(epoch)));
                     }
                 }
                 Standing::Holding { .. } => end(&mut reconcile),
@@ -185,13 +188,22 @@ impl Terms {
         self.fleet.end_term();
     }
 
-    fn context(&self, epoch: u64) -> Context {
+    /// First the keys: no media node is spoken to before there is a ticket for it, since its
+    /// absence would take away the one that it holds.
+    async fn lead(self: Arc<Self>, epoch: u64) {
+        let keys = Arc::new(signing::ensured(&self.client, &self.config.namespace).await);
+        self.fleet.sign_with(keys.clone());
+        reconcile::run(Arc::new(self.context(epoch, keys))).await;
+    }
+
+    fn context(&self, epoch: u64, signing: Arc<SigningKeys>) -> Context {
         Context {
             client: self.client.clone(),
             config: self.config.clone(),
             recorder: self.recorder.clone(),
             metrics: self.metrics.clone(),
             trust: self.trust.clone(),
+            signing,
             fleet: self.fleet.clone(),
             leadership: self.leadership.clone(),
             epoch,

@@ -5,7 +5,11 @@
 
 mod api_server;
 
-use std::{cell::Cell, collections::BTreeMap, sync::Arc};
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
 use api_server::{ApiServer, Cut};
 use clap::Parser;
@@ -21,7 +25,7 @@ use operator::{
     fleet::Fleet,
     lease::Standing,
     metrics::Metrics,
-    pki::trust::TrustStore,
+    pki::{signing::SigningKeys, trust::TrustStore},
     reconcile::{self, context::Context, error::ReconcileError},
     replicas::Leadership,
     watches::Watches,
@@ -36,6 +40,10 @@ const SECRETS: &str = "api/v1/namespaces/ministry/secrets";
 const DEPLOYMENTS: &str = "apis/apps/v1/namespaces/ministry/deployments";
 /// More steps than any workload needs.
 const STEPS_MAX: usize = 30;
+
+/// What every process finds in the operator's own Secret.
+static SIGNING: LazyLock<Arc<SigningKeys>> =
+    LazyLock::new(|| Arc::new(SigningKeys::generate().expect("generated")));
 
 thread_local! {
     /// Milliseconds since 1970, moved on by the test of this thread.
@@ -90,6 +98,7 @@ fn process(server: &ApiServer) -> Context {
         config: Arc::new(Config::try_parse_from(["operator"]).expect("defaults")),
         metrics,
         trust,
+        signing: SIGNING.clone(),
         fleet,
         leadership,
         epoch: 1,

@@ -16,13 +16,17 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use jiff::Timestamp;
-use media_api::v1::{self as media, media_control_server};
+use media_api::{
+    ticket::open,
+    v1::{self as media, media_control_server},
+};
 use operator::{
-    fleet::{Fleet, Known, Target},
+    fleet::{Fleet, Known, Target, TicketTerms},
     lease::{Standing, holding::Acknowledged},
     metrics::Metrics,
     pki::{
         Authority, Issued, Role,
+        signing::SigningKeys,
         trust::{self, TrustStore},
     },
     placer::{self, Placer},
@@ -57,6 +61,14 @@ struct Rooms {
     epoch: u64,
     claims: BTreeMap<String, u64>,
     granted_until: Option<Instant>,
+    /// As the last grant brought it.
+    ticket: Vec<u8>,
+    /// How far its clock is ahead, in milliseconds.
+    ahead_ms: i64,
+    /// Conversations that were begun with it.
+    observed: usize,
+    /// It takes no ticket.
+    refuses: bool,
 }
 
 #[derive(Clone)]
@@ -86,7 +98,7 @@ impl MediaNode {
             participants: 1,
             ..media::RoomReport::default()
         });
-        let now = Timestamp::now().as_millisecond();
+        let now = Timestamp::now().as_millisecond() + rooms.ahead_ms;
         media::NodeReport {
             media_node: self.name.clone(),
             incarnation: format!("{}-first", self.name),
@@ -96,6 +108,7 @@ impl MediaNode {
             uptime_ms: self.started.elapsed().as_millis() as u64,
             state: media::State::Serving.into(),
             shards: vec![media::ShardLoad::default()],
+            ticket_expiry_unix_ms: u64::from(!rooms.ticket.is_empty()),
             whole: true,
             rooms: listed.collect(),
             version: "test".into(),
@@ -113,6 +126,7 @@ impl media_control_server::MediaControl for MediaNode {
         request: Request<media::ObserveRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
         self.fence(request.into_inner().epoch)?;
+        self.rooms.lock().expect("not poisoned").observed += 1;
         let (sender, receiver) = mpsc::channel(1);
         let media_node = self.clone();
         tokio::spawn(async move {
@@ -130,10 +144,15 @@ impl media_control_server::MediaControl for MediaNode {
         &self,
         request: Request<media::GrantRequest>,
     ) -> Result<Response<media::GrantReply>, Status> {
-        let media::GrantRequest { epoch, ttl_ms, uptime_ms, .. } = request.into_inner();
+        let media::GrantRequest { epoch, ttl_ms, uptime_ms, ticket, .. } = request.into_inner();
         self.fence(epoch)?;
         let until = self.started + Duration::from_millis(uptime_ms + ttl_ms);
-        self.rooms.lock().expect("not poisoned").granted_until = Some(until);
+        let mut rooms = self.rooms.lock().expect("not poisoned");
+        rooms.ticket = ticket;
+        if rooms.refuses {
+            return Err(Status::permission_denied("the ticket is for another"));
+        }
+        rooms.granted_until = Some(until);
         Ok(Response::new(media::GrantReply { epoch, incarnation: format!("{}-first", self.name) }))
     }
 
@@ -316,6 +335,11 @@ impl Stage {
 
     fn begin_term(&self, epoch: u64, first: u8, count: u8) {
         self.fleet.begin_term(epoch);
+        self.show(first, count, Admission::Admit, None);
+    }
+
+    /// Shows the fleet its media nodes, as a reconcile does.
+    fn show(&self, first: u8, count: u8, admission: Admission, ticket: Option<&TicketTerms>) {
         let settings = Settings {
             tenant: TENANT.into(),
             participants_per_node_max: 100_000,
@@ -325,13 +349,14 @@ impl Stage {
         let known = numbers().map(|number| Known {
             media_node: format!("visio-{number}"),
             zone: String::new(),
-            admission: Admission::Admit,
+            admission,
         });
         let targets = numbers().map(|number| Target {
             media_node: format!("visio-{number}"),
             pod_uid: format!("uid-{number}"),
             ip: address(number),
             desired: DesiredState::Serving,
+            ticket: ticket.cloned(),
         });
         self.fleet.set_targets(settings, known.collect(), targets.collect());
     }
@@ -393,6 +418,60 @@ async fn five_simultaneous_first_joins_from_two_gateways_get_one_home() {
     }
     // A claim whose answer was late is sent again, and then the room is there already.
     assert!(created <= ROOMS, "{created} joins say that they made a room");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ticket_comes_with_each_grant_and_is_taken_away_at_once_in_the_same_conversation() {
+    let stage = Stage::set(51, 1).await;
+    let mut gateway = stage.gateway().await;
+    answered(&mut gateway, "without tickets of anybody").await;
+    let keys = Arc::new(SigningKeys::generate().expect("generated"));
+    let public = keys.ticket().public_key();
+    stage.fleet.sign_with(keys);
+    let mut terms = TicketTerms {
+        scope: "gold".into(),
+        evidence_level: "E0".into(),
+        kubernetes_node: "paris-1".into(),
+        valid_until: operator_core::ids::Timestamp(u64::MAX),
+    };
+    let seen = || {
+        let rooms = stage.media_nodes[0].rooms.lock().expect("not poisoned");
+        open(&rooms.ticket, &[public]).ok()
+    };
+    let until = async |what: &str, holds: &dyn Fn(Option<media::Ticket>) -> bool| {
+        let begun = Instant::now();
+        while !holds(seen()) {
+            assert!(begun.elapsed().as_secs() < 10, "{what}: {:?}", seen());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    stage.show(51, 1, Admission::Admit, Some(&terms));
+    until("a ticket comes", &|ticket| ticket.is_some_and(|t| t.scope == "gold")).await;
+    let ticket = seen().expect("held");
+    assert_eq!((ticket.tenant.as_str(), ticket.pod_uid.as_str()), (TENANT, "uid-51"));
+    assert_eq!((ticket.media_node.as_str(), ticket.issued_epoch), ("visio-51", 7));
+    terms.scope = "silver".into();
+    stage.show(51, 1, Admission::Admit, Some(&terms));
+    until("other terms", &|ticket| ticket.is_some_and(|t| t.scope == "silver")).await;
+    let before = seen().expect("held").serial;
+
+    // No grant is given any more that could bring it.
+    stage.show(51, 1, Admission::Deny, None);
+    until("withdrawn", &|ticket| ticket.is_none()).await;
+    stage.show(51, 1, Admission::Admit, Some(&terms));
+    until("a new one", &|ticket| ticket.is_some_and(|t| t.serial > before)).await;
+
+    let rooms = || stage.media_nodes[0].rooms.lock().expect("not poisoned");
+    for ahead_ms in [7_200_000, -7_200_000] {
+        rooms().ahead_ms = ahead_ms;
+        until("a clock that is two hours off", &|ticket| ticket.is_none()).await;
+        rooms().ahead_ms = 0;
+        until("a clock that was put right", &|ticket| ticket.is_some()).await;
+    }
+    rooms().refuses = true;
+    let refused = seen().expect("held").serial;
+    until("a refused one is signed anew", &|t| t.is_some_and(|t| t.serial > refused + 1)).await;
+    assert_eq!(rooms().observed, 1, "nothing of this ends a conversation");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -234,6 +234,7 @@ fn tell_media_nodes(fleet: &Arc<Fleet>, bed: &Bed, count: u8) {
         media_node: name,
         ip: bed.address(number),
         desired: DesiredState::Serving,
+        ticket: None,
     });
     fleet.set_targets(settings, known.collect(), targets.collect());
 }

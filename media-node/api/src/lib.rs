@@ -1,5 +1,8 @@
 //! media-api: generated gRPC types and services of `proto/media.proto`, where the contract is
-//! written. Holds no logic and imports no crate of ours.
+//! written, and what both sides must do alike byte for byte: sign and open tickets. Does no I/O,
+//! knows no time and imports no crate of ours.
+
+pub mod ticket;
 
 /// ASCII metadata of a refusal for a stale epoch: the highest epoch that the media node has seen.
 pub const EPOCH_METADATA: &str = "hemicycle-epoch";

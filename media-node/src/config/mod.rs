@@ -11,6 +11,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use media_api::ticket::PublicKey;
+use media_core::io::RoomOptions;
 pub use settings::{Given, SETTINGS, Setting, command, printed_default};
 use values::Lookup;
 
@@ -59,10 +61,15 @@ pub struct Config {
     pub state_directory: Option<PathBuf>,
     /// A lower epoch is not obeyed, even if none was seen yet.
     pub epoch_floor: u64,
+    /// Whose tickets count; none without a control listener.
+    pub ticket_keys: Vec<PublicKey>,
+    pub pod_uid: String,
+    pub kubernetes_node: String,
+    pub scopes: Vec<String>,
     /// A join creates its room (without an operator only).
     pub auto_create: bool,
     pub rooms_max: usize,
-    pub room: media_core::io::RoomOptions,
+    pub room: RoomOptions,
     /// How long a stop waits for participants to be told where to go.
     pub stop_timeout: Duration,
     pub log_format: LogFormat,
@@ -82,6 +89,7 @@ impl Config {
     pub fn resolve(given: &Given, cpus: usize) -> Result<Self, ConfigError> {
         let dev = given.dev;
         let from = Lookup::new(given);
+        let tenant = from.tenant()?;
         let mut signal_address = from.address("signal_address")?;
         let mut admin_address = from.address("admin_address")?;
         if let Some(bind) = from.optional_ip("bind")? {
@@ -103,6 +111,9 @@ impl Config {
                 allowed: "IP addresses separated by commas",
             });
         }
+        if control_address.is_some() {
+            ticket_fields(&from)?;
+        }
         let keys_file = from.optional_path("keys_file");
         if keys_file.is_none() && !dev {
             return Err(ConfigError::Missing { field: "keys_file", allowed: "a file" });
@@ -115,7 +126,7 @@ impl Config {
         let tcp_port = from.number("tcp_port", 0, 65_535)? as u16;
         Ok(Self {
             dev,
-            tenant: from.tenant()?,
+            tenant,
             media_node_name: from.text("media_node_name"),
             signal_address,
             control_address,
@@ -129,20 +140,13 @@ impl Config {
             tls_directory,
             state_directory: from.optional_path("state_directory"),
             epoch_floor: from.number("epoch_floor", 0, u64::MAX)?,
+            ticket_keys: from.public_keys("ticket_keys")?,
+            pod_uid: from.text("pod_uid"),
+            kubernetes_node: from.text("kubernetes_node"),
+            scopes: from.list("scopes"),
             auto_create: from.flag("auto_create")?,
             rooms_max: from.number("rooms_max", 1, 100_000)? as usize,
-            room: media_core::io::RoomOptions {
-                empty_timeout_seconds: from.number("room_empty_timeout_seconds", 0, 86_400)? as u32,
-                departure_timeout_seconds: from.number(
-                    "room_departure_timeout_seconds",
-                    0,
-                    86_400,
-                )? as u32,
-                participants_max: from.number("room_participants_max", 0, 100_000)? as u32,
-                enable_remote_unmute: from.flag("room_enable_remote_unmute")?,
-                sync_streams: from.flag("room_sync_streams")?,
-                ..media_core::io::RoomOptions::default()
-            },
+            room: room_options(&from)?,
             stop_timeout: Duration::from_secs(from.number("stop_timeout_seconds", 0, 3_600)?),
             log_format: from.log_format()?,
             log_filter: from.text("log_level"),
@@ -151,9 +155,48 @@ impl Config {
     }
 }
 
+fn room_options(from: &Lookup<'_>) -> Result<RoomOptions, ConfigError> {
+    let seconds = |field| from.number(field, 0, 86_400).map(|seconds| seconds as u32);
+    Ok(RoomOptions {
+        empty_timeout_seconds: seconds("room_empty_timeout_seconds")?,
+        departure_timeout_seconds: seconds("room_departure_timeout_seconds")?,
+        participants_max: from.number("room_participants_max", 0, 100_000)? as u32,
+        enable_remote_unmute: from.flag("room_enable_remote_unmute")?,
+        sync_streams: from.flag("room_sync_streams")?,
+        ..RoomOptions::default()
+    })
+}
+
+/// Whoever takes rooms from an operator must be able to tell its ticket from any other.
+fn ticket_fields(from: &Lookup<'_>) -> Result<(), ConfigError> {
+    for (field, allowed) in [
+        ("ticket_keys", "public keys in base64, or control_address `off` as well"),
+        ("pod_uid", "metadata.uid of the pod"),
+        ("kubernetes_node", "spec.nodeName of the pod"),
+        ("scopes", "names of scopes separated by commas"),
+    ] {
+        if !from.switched_on(field) {
+            return Err(ConfigError::Missing { field, allowed });
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// 32 bytes, which is all that is asked of a public key here.
+    const KEY: &str = "--ticket-keys=AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    /// What the operator writes into every pod.
+    const POD: [&str; 6] = [
+        "--tenant=ns/visio",
+        "--media-node-name=visio-1",
+        KEY,
+        "--pod-uid=uid-1",
+        "--kubernetes-node=paris-1",
+        "--scopes=gold,silver",
+    ];
 
     fn given(arguments: &[&str]) -> Result<Given, ConfigError> {
         let line = std::iter::once("media-node").chain(arguments.iter().copied());
@@ -176,11 +219,28 @@ mod tests {
 
     #[test]
     fn a_pod_gets_the_listeners_of_the_contract() {
-        let config = config(&["--tenant", "ns/visio", "--media-node-name", "visio-1"]).unwrap();
+        let config = config(&POD).unwrap();
         assert_eq!(config.signal_address.to_string(), "0.0.0.0:7880");
         assert_eq!(config.control_address.unwrap().to_string(), "0.0.0.0:7881");
         assert_eq!(config.admin_address.to_string(), "0.0.0.0:7882");
         assert_eq!(config.tls_directory.unwrap().to_str(), Some("/etc/hemicycle/tls"));
+    }
+
+    #[test]
+    fn with_an_operator_tickets_must_be_told_from_any_other() {
+        for field in ["ticket_keys", "pod_uid", "kubernetes_node", "scopes"] {
+            let flag = format!("--{}", field.replace('_', "-"));
+            let without: Vec<&str> =
+                POD.into_iter().filter(|argument| !argument.starts_with(&flag)).collect();
+            let text = config(&without).unwrap_err().to_string();
+            assert!(text.starts_with(&format!("{field}: nothing given")), "{text}");
+            let off = format!("{flag}=off");
+            let text = config(&[&without[..], &[&off]].concat()).unwrap_err().to_string();
+            assert!(text.starts_with(&format!("{field}: nothing given")), "{text}");
+            config(&[&without[..], &["--control-address=off"]].concat()).unwrap();
+        }
+        let read = config(&POD).unwrap();
+        assert_eq!((read.ticket_keys.len(), read.scopes.len()), (1, 2));
     }
 
     #[test]
@@ -193,24 +253,18 @@ mod tests {
             (&["--dev", "--auto-create", "maybe"], "auto_create", "maybe"),
             (&["--dev", "--media-addresses", "127.0.0.1,nine"], "media_addresses", "nine"),
             (&["--dev", "--log-format", "xml"], "log_format", "xml"),
-            (&["--tenant", "no-slash"], "tenant", "no-slash"),
+            (&["--dev", "--ticket-keys", "c2hvcnQ="], "ticket_keys", "c2hvcnQ="),
+            (&["--dev", "--tenant", "no-slash"], "tenant", "no-slash"),
         ] {
             let text = config(arguments).unwrap_err().to_string();
             assert!(text.contains(field) && text.contains(value), "{text}");
             assert!(text.contains("allowed") && !text.contains('\n'), "{text}");
         }
-        let text = config(&[
-            "--tenant",
-            "a/b",
-            "--advertised-addresses",
-            "192.0.2.1",
-            "--keys-file",
-            "off",
-        ]);
+        let text = config(&[&POD[..], &["--keys-file=off"]].concat());
         assert!(text.unwrap_err().to_string().starts_with("keys_file: nothing given"));
         let text = config(&["--dev", "--shards", "two\nlines"]).unwrap_err().to_string();
         assert!(text.contains("two\\nlines") && !text.contains('\n'), "{text}");
-        let text = config(&["--media-node-name", "x"]).unwrap_err().to_string();
+        let text = config(&["--control-address=off"]).unwrap_err().to_string();
         assert!(text.starts_with("tenant: nothing given"), "{text}");
     }
 
@@ -249,7 +303,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("media-node.yaml");
         std::fs::write(&path, printed_default()).unwrap();
-        let given = given(&["--config", path.to_str().unwrap(), "--tenant", "a/b"]).unwrap();
+        let given = given(&[&["--config", path.to_str().unwrap()], &POD[..]].concat()).unwrap();
         Config::resolve(&given, 2).unwrap();
     }
 }

@@ -97,6 +97,15 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("epoch_floor", "0", "no leader of a lower epoch is obeyed, such as the pod's maker's"),
     setting(
+        "ticket_keys",
+        "off",
+        "the operator's public keys in base64, comma separated; a room is admitted only under a \
+         ticket that one of them proves; `off`: only when control_address is off as well",
+    ),
+    setting("pod_uid", "", "metadata.uid of the pod, which tickets name"),
+    setting("kubernetes_node", "", "spec.nodeName of the pod, which tickets name"),
+    setting("scopes", "", "scopes that the pod was made for, comma separated, one in each ticket"),
+    setting(
         "auto_create",
         "true",
         "whether a join creates its room; without effect when rooms are claimed",

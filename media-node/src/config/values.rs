@@ -5,6 +5,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use media_api::ticket::PublicKey;
+
 use super::settings::{Given, SETTINGS};
 use super::{ConfigError, LogFormat};
 
@@ -89,6 +91,24 @@ impl<'a> Lookup<'a> {
                 })
             })
             .collect()
+    }
+
+    /// The items of a comma separated list; none when it is off.
+    pub(super) fn list(&self, field: &'static str) -> Vec<String> {
+        if !self.switched_on(field) {
+            return Vec::new();
+        }
+        let text = self.text(field);
+        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+        items.map(ToOwned::to_owned).collect()
+    }
+
+    pub(super) fn public_keys(&self, field: &'static str) -> Result<Vec<PublicKey>, ConfigError> {
+        const ALLOWED: &str = "Ed25519 public keys, 32 bytes each in base64, separated by commas";
+        let keys = self.list(field).into_iter().map(|item| {
+            item.parse().map_err(|_| ConfigError::Value { field, value: item, allowed: ALLOWED })
+        });
+        keys.collect()
     }
 
     pub(super) fn number(

@@ -16,6 +16,7 @@ use media_core::io::Command;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use crate::keys::unix_millis;
 use crate::node::{EntryError, Node};
 use crate::rooms::Refusal;
 use crate::shard::ShardCommand;
@@ -40,7 +41,9 @@ fn status(error: &EntryError) -> Status {
         EntryError::Refused(Refusal::StaleEpoch) => Status::failed_precondition(text),
         EntryError::Refused(Refusal::Full(_)) => Status::resource_exhausted(text),
         EntryError::Refused(Refusal::NotHere) => Status::not_found(text),
-        EntryError::Refused(Refusal::NoGrant | Refusal::Draining | Refusal::Stopping)
+        EntryError::Refused(
+            Refusal::NoGrant | Refusal::NoTicket | Refusal::Draining | Refusal::Stopping,
+        )
         | EntryError::Overloaded(_) => Status::unavailable(text),
     }
 }
@@ -72,6 +75,24 @@ impl Control {
         let now = Instant::now();
         let quoted = self.node.started.checked_add(Duration::from_millis(uptime_ms));
         quoted.map_or(now, |quoted| quoted.min(now))
+    }
+
+    /// Takes the ticket of a grant and gives the grant, both or none. Returns the epoch.
+    fn admit(&self, request: &v1::GrantRequest) -> Result<u64, Status> {
+        let ttl = Duration::from_millis(request.ttl_ms).min(GRANT_MAX);
+        let quoted = self.quoted(request.uptime_ms);
+        let mut rooms = self.node.rooms();
+        rooms.see_epoch(request.epoch).map_err(refused)?;
+        let taken = rooms.tickets.take(Instant::now(), unix_millis(), quoted, &request.ticket);
+        if let Err(refusal) = taken {
+            if rooms.tickets.is_news(&refusal) {
+                let reason = refusal.reason();
+                tracing::warn!(reason, "a ticket is refused, and the grant with it: {refusal}");
+            }
+            return Err(Status::permission_denied(refusal.to_string()));
+        }
+        rooms.grant(quoted, request.epoch, ttl).map_err(refused)?;
+        Ok(rooms.epoch())
     }
 
     /// The room of a command; only this tenant's rooms live here.
@@ -109,13 +130,7 @@ impl MediaControl for Control {
         if request.incarnation != self.node.incarnation {
             return Err(Status::aborted("the grant quotes a report of another process"));
         }
-        let ttl = Duration::from_millis(request.ttl_ms).min(GRANT_MAX);
-        let quoted = self.quoted(request.uptime_ms);
-        let epoch = {
-            let mut rooms = self.node.rooms();
-            rooms.grant(quoted, request.epoch, ttl).map_err(refused)?;
-            rooms.epoch()
-        };
+        let epoch = self.admit(&request)?;
         let incarnation = self.node.incarnation.clone();
         Ok(Response::new(v1::GrantReply { epoch, incarnation }))
     }

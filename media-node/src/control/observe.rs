@@ -68,21 +68,24 @@ async fn follow(
 /// What is so now; `told` is what this stream knows already and learns.
 fn report(node: &Node, sequence: u64, told: &mut BTreeMap<RoomKey, Home>) -> v1::NodeReport {
     let whole = sequence == 1;
-    let (rooms, ended, epoch, state, grant) = {
+    let (now, unix_ms) = (Instant::now(), unix_millis());
+    let (rooms, ended, epoch, state, grant, ticket) = {
         let rooms = node.rooms();
         let (here, gone) = difference(rooms.all(), told);
-        let grant = rooms.grant_remaining(Instant::now());
-        (here, gone, rooms.epoch(), rooms.state(), grant)
+        let grant = rooms.grant_remaining(now);
+        let ticket = rooms.tickets.expiry_unix_ms(now, unix_ms);
+        (here, gone, rooms.epoch(), rooms.state(), grant, ticket)
     };
     let mut report = v1::NodeReport {
         media_node: node.config.media_node_name.clone(),
         incarnation: node.incarnation.clone(),
         epoch,
         sequence,
-        unix_ms: unix_millis(),
+        unix_ms,
         uptime_ms: node.started.elapsed().as_millis() as u64,
         state: wire_state(state).into(),
         grant_remaining_ms: grant.as_millis() as u64,
+        ticket_expiry_unix_ms: ticket,
         whole,
         rooms,
         ended,

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use crate::{
     ids::{KubernetesNodeName, ScopeName, Timestamp},
     provider_id::{self, Place},
+    sovereignty::CLOCK_SKEW_MAX_MS,
     world::{KubernetesNodeSeen, ScopeSeen},
 };
 
@@ -317,7 +318,7 @@ fn by_statements(
                 && scope == scope_name;
             if !fits {
                 standing.lacking.push("its declaration speaks of another machine or scope".into());
-            } else if *expires <= now || *issued > now.plus_ms(CLOCKS_APART_MS) {
+            } else if *expires <= now || *issued > now.plus_ms(CLOCK_SKEW_MAX_MS.unsigned_abs()) {
                 standing.lacking.push("its declaration does not hold now".into());
             } else {
                 standing.add(Source::SignedDeclaration, *issued, *expires, || {
@@ -331,9 +332,6 @@ fn by_statements(
     }
     Ok(())
 }
-
-/// How far two clocks may be apart before one of them is not believed.
-pub const CLOCKS_APART_MS: u64 = 30_000;
 
 /// Statements by scope.
 pub type ByScope = BTreeMap<ScopeName, Statements>;

@@ -93,9 +93,9 @@ pub(crate) fn add(world: &mut World, index: u32) {
         state: MediaNodeState::Serving,
         participants: 0,
         busy_ratio: 0.0,
+        clock_skew_ms: 0,
         rooms: BTreeMap::new(),
         claims_in_flight: 0,
-        clock_ahead_ms: 0,
     };
     let seen = MediaNodeSeen {
         uid: format!("uid-{index}").into(),

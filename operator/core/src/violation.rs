@@ -100,12 +100,12 @@ fn violation(
     let PodSeen::Present(pod) = &seen.pod else { return None };
     let kubernetes_node = pod.kubernetes_node.clone().filter(|_| pod.phase == PodPhase::Running)?;
     let report = seen.report.as_ref();
-    let clock = report.filter(|report| !sovereignty::clock_fits(report));
+    let clock = report.filter(|report| !sovereignty::clock_fits(report.clock_skew_ms));
     let (what, message, remedy) = match (sovereignty::loss(gate, seen), clock) {
         (Some(loss), _) => (loss.word(), loss.describe(), loss.remedy()),
         (None, Some(report)) => (
             CLOCK_SKEW,
-            format!("its clock is {} s off the operator's", report.clock_ahead_ms / 1_000),
+            format!("its clock is {} s off the operator's", report.clock_skew_ms / 1_000),
             "set the clock of the Kubernetes node, or of the operator's, by the scope's time source"
                 .into(),
         ),
@@ -136,7 +136,8 @@ fn is_over(world: &World, gate: &ScopeGate, violation: &Violation) -> bool {
         PodSeen::NeverCreated | PodSeen::Gone => true,
         PodSeen::Present(pod) if matches!(pod.phase, PodPhase::Terminated { .. }) => true,
         PodSeen::Present(_) => {
-            let clock_fits = seen.report.as_ref().is_none_or(sovereignty::clock_fits);
+            let clock_fits =
+                seen.report.as_ref().is_none_or(|it| sovereignty::clock_fits(it.clock_skew_ms));
             sovereignty::footing(gate, seen) == Footing::InScope && clock_fits
         }
     }
@@ -202,7 +203,7 @@ mod tests {
     #[test]
     fn a_clock_two_hours_off_is_a_violation() {
         let (mut world, policy) = fixtures::fleet(1);
-        fixtures::report(&mut world, "demo-0").clock_ahead_ms = -7_200_000;
+        fixtures::report(&mut world, "demo-0").clock_skew_ms = -7_200_000;
         let one = &look(&mut world, &policy, NOW)[0];
         assert_eq!(one.what, "ClockSkew");
         assert!(one.message.contains("-7200 s"), "{}", one.message);

@@ -221,12 +221,12 @@ pub struct ReportSeen {
     pub participants: u32,
     /// Mean busy share of its shards, 0 to 1.
     pub busy_ratio: f64,
+    /// How far its clock was ahead of the operator's, in milliseconds; negative: behind.
+    pub clock_skew_ms: i64,
     /// Its rooms with their participants.
     pub rooms: BTreeMap<RoomKey, u32>,
     /// Claims that are on their way to it.
     pub claims_in_flight: u32,
-    /// How far its clock was ahead of ours when the report came, in milliseconds.
-    pub clock_ahead_ms: i64,
 }
 
 /// One Kubernetes node.

@@ -180,9 +180,9 @@ impl Sim {
                     state: process.state,
                     participants: process.rooms.values().sum(),
                     busy_ratio: f64::from(process.rooms.values().sum::<u32>()) / 60.0,
+                    clock_skew_ms: 0,
                     rooms: process.rooms.clone(),
                     claims_in_flight: 0,
-                    clock_ahead_ms: 0,
                 });
             }
             let ended = self.dice.below(8);
@@ -557,9 +557,9 @@ fn any_report() -> impl Strategy<Value = Option<ReportSeen>> {
             state,
             participants,
             busy_ratio: f64::from(participants) / 150.0,
+            clock_skew_ms: 0,
             rooms: (0..rooms).map(|r| (RoomKey::new("meetings/demo", r.to_string()), 1)).collect(),
             claims_in_flight,
-            clock_ahead_ms: 0,
         },
     );
     proptest::option::weighted(0.8, report)

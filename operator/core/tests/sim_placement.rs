@@ -81,7 +81,7 @@ struct SimNode {
     /// Which leader observes, the number of its stream, and the last report's number.
     stream: Option<(usize, u64, u64)>,
     /// Its time of day runs ahead of ours by this much, and its clock by so many thousandths.
-    clock_ahead_ms: u64,
+    clock_skew_ms: u64,
     clock_fast: i64,
     /// What the open stream was told of each room; a report holds only what differs.
     told: BTreeMap<RoomKey, (Epoch, Timestamp, u32)>,
@@ -188,7 +188,7 @@ impl Sim {
                 state: MediaNodeState::Serving,
                 rooms: BTreeMap::new(),
                 stream: None,
-                clock_ahead_ms: index as u64 * 3_333,
+                clock_skew_ms: index as u64 * 3_333,
                 clock_fast: index as i64 - 2,
                 told: BTreeMap::new(),
                 frozen_until: Timestamp(0),
@@ -565,7 +565,7 @@ impl Sim {
                     claim_epoch: *claim_epoch,
                     participants: *participants,
                     publishers: 0,
-                    created_unix_ms: created.0 + n.clock_ahead_ms,
+                    created_unix_ms: created.0 + n.clock_skew_ms,
                 })
                 .collect(),
             ended: told.keys().filter(|room| !fresh.contains_key(room)).cloned().collect(),

@@ -42,6 +42,12 @@ pub fn now() -> Timestamp {
     Timestamp::from_unix_ms(START.1.saturating_add(elapsed))
 }
 
+/// Milliseconds since 1970 that the system's clock shows, for what others compare with theirs.
+pub(super) fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A media node that the reconcile knows, whether or not it can be spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
@@ -63,7 +69,7 @@ struct Heard {
     participants: u32,
     busy_ratio: f64,
     version: String,
-    clock_ahead_ms: i64,
+    clock_skew_ms: i64,
 }
 
 struct Inner {
@@ -186,14 +192,15 @@ impl Cluster {
         self.lock().directory.node_lost(&media_node.into());
     }
 
-    /// Takes a report; the number of rooms that the media node has.
+    /// Takes a report of a media node whose clock is ahead by `clock_skew_ms`; the number of rooms
+    /// that it has.
     pub(super) fn hear(
         &self,
         media_node: &str,
         report: media::NodeReport,
+        clock_skew_ms: i64,
     ) -> Result<usize, Refusal> {
         let version = report.version.clone();
-        let clock = report.unix_ms;
         let view = view_of(report);
         let name = MediaNodeName::new(media_node);
         let mut inner = self.lock();
@@ -211,7 +218,7 @@ impl Cluster {
             sequence: view.sequence,
             state: view.state,
             version,
-            clock_ahead_ms: ahead_ms(clock, now),
+            clock_skew_ms,
         };
         inner.heard.insert(media_node.to_owned(), heard);
         Ok(inner.directory.rooms_len_on(&name))
@@ -274,9 +281,9 @@ impl Cluster {
             state: heard.state,
             participants: heard.participants,
             busy_ratio: heard.busy_ratio,
+            clock_skew_ms: heard.clock_skew_ms,
             rooms: inner.directory.rooms_on(&name),
             claims_in_flight: inner.directory.claims_in_flight(&name),
-            clock_ahead_ms: heard.clock_ahead_ms,
         })
     }
 
@@ -387,12 +394,6 @@ impl Inner {
 
 fn placement_room(room: &RoomKey) -> placement::RoomKey {
     placement::RoomKey { tenant: room.tenant.clone(), name: room.name.clone() }
-}
-
-/// How far a clock is ahead of another, in milliseconds.
-fn ahead_ms(clock_unix_ms: u64, now: Timestamp) -> i64 {
-    let (clock, now) = (i64::try_from(clock_unix_ms), i64::try_from(now.unix_ms()));
-    clock.unwrap_or(i64::MAX).saturating_sub(now.unwrap_or(i64::MAX))
 }
 
 /// The report in the core's words.

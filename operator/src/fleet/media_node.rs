@@ -1,13 +1,16 @@
 //! Speaks to one media node: keeps the channel and the Observe stream open, answers reports with
-//! grants, says Drain and Undrain. Decides nothing; what it hears goes to the meeting cluster's
-//! directory. Invariants: a grant is given only while this replica may place; a process is taken
-//! for over only when its connection broke while it was in sight and the next one was refused.
+//! grants and the ticket, says Drain and Undrain. Decides nothing; what it hears goes to the
+//! meeting cluster's directory. Invariants: a grant is given only while this replica may place; a
+//! media node that may hold no ticket is told so at once, and again as long as it reports one; a
+//! process is taken for over only when its connection broke while it was in sight and the next one
+//! was refused.
 
 use std::{error::Error, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use media_api::v1::{self as media, media_control_client::MediaControlClient};
 use operator_core::{
     placement::{Grant, SIGHT_MS},
+    sovereignty::clock_fits,
     world::DesiredState,
 };
 use tokio::{
@@ -18,7 +21,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, transport::Channel};
 
-use super::{Cluster, Shared, Target, channel, cluster::Refusal};
+use super::{
+    Cluster, Shared, Target, Wanted, channel,
+    cluster::{Refusal, wall_ms},
+    ticket::Tickets,
+};
 use crate::{pki::Role, reconcile::build::media_pod::CONTROL_PORT};
 
 /// Least time between two grants: a little less than that between two reports, so that each of
@@ -38,10 +45,33 @@ pub(super) struct Speaker {
     pub(super) shared: Arc<Shared>,
     pub(super) cluster: Arc<Cluster>,
     pub(super) target: Target,
-    pub(super) wanted: watch::Receiver<DesiredState>,
+    pub(super) wanted: watch::Receiver<Wanted>,
     pub(super) client: watch::Sender<Option<MediaControlClient<Channel>>>,
     /// When the last report was believed, until the conversation's end has been looked into.
     pub(super) heard: Option<Instant>,
+    pub(super) tickets: Tickets,
+    /// Whether its clock and ours agreed in the last report.
+    pub(super) clock_fits: bool,
+    /// That it refuses its ticket is in the log.
+    pub(super) refusal_told: bool,
+}
+
+/// The report that a grant quotes.
+#[derive(Clone, Debug)]
+struct Quoted {
+    incarnation: String,
+    uptime_ms: u64,
+    holds_ticket: bool,
+}
+
+impl Quoted {
+    fn of(report: &media::NodeReport) -> Self {
+        Self {
+            incarnation: report.incarnation.clone(),
+            uptime_ms: report.uptime_ms,
+            holds_ticket: report.ticket_expiry_unix_ms > 0,
+        }
+    }
 }
 
 /// Why a conversation ended.
@@ -148,35 +178,44 @@ impl Speaker {
         let mut reports = self.heard_status(observed)?.into_inner();
         self.cluster.met(&self.target, &name);
         self.client.send_replace(Some(client.clone()));
-        let wanted = *self.wanted.borrow_and_update();
-        self.say_wanted(&mut client, wanted).await?;
+        let mut said = self.wanted.borrow_and_update().desired;
+        self.say_wanted(&mut client, said).await?;
         let mut grants = JoinSet::new();
-        let mut granted: Option<Instant> = None;
+        let (mut granted, mut quoted): (Option<Instant>, Option<Quoted>) = (None, None);
         loop {
             tokio::select! {
                 report = reports.message() => {
                     let report = self.heard_status(report)?.ok_or(Ended::StreamEnd)?;
+                    let quote = Quoted::of(&report);
                     self.hear(report)?;
                     self.heard = Some(Instant::now());
                     if granted.is_none_or(|at| at.elapsed() >= GRANT_EVERY)
-                        && let Some(grant) = self.grant()
+                        && let Some((request, grant)) = self.answer(&quote)
                     {
                         granted = Some(Instant::now());
-                        grants.spawn(send_grant(client.clone(), epoch, grant));
+                        grants.spawn(send_grant(client.clone(), request, grant));
                     }
+                    quoted = Some(quote);
                 }
                 Some(sent) = grants.join_next() => {
                     if let Ok((grant, answer)) = sent {
-                        self.heard_status(answer.map_err(|_| Ended::Timeout)?)?;
-                        self.cluster.granted(&self.target.media_node, &grant);
+                        self.answered(grant.as_ref(), answer)?;
                     }
                 }
                 changed = self.wanted.changed() => {
                     if changed.is_err() {
                         return Ok(());
                     }
-                    let wanted = *self.wanted.borrow_and_update();
-                    self.say_wanted(&mut client, wanted).await?;
+                    let wanted = self.wanted.borrow_and_update().clone();
+                    if let (None, Some(quoted)) = (&wanted.ticket, &quoted) {
+                        // What was taken away never comes back: the next one is a new one.
+                        self.tickets.forget();
+                        grants.spawn(send_grant(client.clone(), withdrawal(epoch, quoted), None));
+                    }
+                    if wanted.desired != said {
+                        said = wanted.desired;
+                        self.say_wanted(&mut client, said).await?;
+                    }
                 }
             }
         }
@@ -207,20 +246,23 @@ impl Speaker {
         });
     }
 
-    fn hear(&self, report: media::NodeReport) -> Result<(), Ended> {
+    fn hear(&mut self, report: media::NodeReport) -> Result<(), Ended> {
         if report.media_node != self.target.media_node {
             return Err(Ended::WrongMediaNode);
         }
+        let skew_ms = report.unix_ms.cast_signed().saturating_sub(wall_ms().cast_signed());
+        self.compare_clocks(skew_ms);
         let metrics = &self.shared.metrics;
         let labels = &[self.cluster.tenant(), self.target.media_node.as_str()];
         let busiest = report.shards.iter().map(|shard| shard.busy_ratio).fold(0.0, f64::max);
         let participants = i64::from(report.participants);
-        match self.cluster.hear(&self.target.media_node, report) {
+        match self.cluster.hear(&self.target.media_node, report, skew_ms) {
             Ok(rooms) => {
                 let rooms = i64::try_from(rooms).unwrap_or(i64::MAX);
                 metrics.rooms.with_label_values(labels).set(rooms);
                 metrics.participants.with_label_values(labels).set(participants);
                 metrics.load.with_label_values(labels).set(busiest);
+                metrics.clock_skew.with_label_values(labels).set(skew_ms as f64 / 1_000.0);
                 Ok(())
             }
             Err(Refusal::Ignored(error)) => {
@@ -232,6 +274,72 @@ impl Speaker {
                 Err(Ended::Fenced)
             }
         }
+    }
+
+    /// With clocks that far apart neither side could tell when a ticket ends.
+    fn compare_clocks(&mut self, skew_ms: i64) {
+        let fits = clock_fits(skew_ms);
+        if fits != self.clock_fits {
+            let (media_node, ahead_ms) = (&self.target.media_node, skew_ms);
+            if fits {
+                tracing::info!(media_node, ahead_ms, "its clock fits again");
+            } else {
+                tracing::warn!(media_node, ahead_ms, "its clock does not fit: it gets no ticket");
+            }
+        }
+        self.clock_fits = fits;
+    }
+
+    /// What answers a report: a grant with the ticket, or the end of a ticket that may not be held.
+    fn answer(&mut self, quoted: &Quoted) -> Option<(media::GrantRequest, Option<Grant>)> {
+        let epoch = self.cluster.epoch();
+        let ticket = self.ticket();
+        if let Some(grant) = self.grant() {
+            let request = media::GrantRequest {
+                epoch,
+                ttl_ms: grant.ttl_ms,
+                ticket,
+                incarnation: grant.incarnation.as_str().to_owned(),
+                uptime_ms: grant.uptime_ms,
+            };
+            return Some((request, Some(grant)));
+        }
+        let withdraw = ticket.is_empty() && quoted.holds_ticket;
+        withdraw.then(|| (withdrawal(epoch, quoted), None))
+    }
+
+    /// The ticket that the media node is to hold now; no bytes are none.
+    fn ticket(&mut self) -> Vec<u8> {
+        let wanted = self.wanted.borrow();
+        let terms = wanted.ticket.as_ref().filter(|_| self.clock_fits);
+        match self.shared.signing() {
+            Some(keys) => self.tickets.current(keys.ticket(), terms, wall_ms()),
+            None => Vec::new(),
+        }
+    }
+
+    /// A ticket that is refused ends no conversation: reports are worth as much as before.
+    fn answered(&mut self, grant: Option<&Grant>, answer: Answer) -> Result<(), Ended> {
+        let answer = answer.map_err(|_| Ended::Timeout)?;
+        if let Err(status) = &answer
+            && status.code() == Code::PermissionDenied
+        {
+            let media_node = self.target.media_node.as_str();
+            let labels = &[self.cluster.tenant(), media_node];
+            self.shared.metrics.tickets_refused.with_label_values(labels).inc();
+            if !self.refusal_told {
+                tracing::warn!(media_node, "its ticket is refused: {}", status.message());
+            }
+            self.refusal_told = true;
+            self.tickets.forget();
+            return Ok(());
+        }
+        self.heard_status(answer)?;
+        self.refusal_told = false;
+        if let Some(grant) = grant {
+            self.cluster.granted(&self.target.media_node, grant);
+        }
+        Ok(())
     }
 
     /// The grant that answers the last report, if the media node may have one. Whether this replica
@@ -264,18 +372,22 @@ impl Speaker {
 
 type Answer = Result<Result<tonic::Response<media::GrantReply>, tonic::Status>, Elapsed>;
 
+/// Takes the ticket away and gives nothing.
+fn withdrawal(epoch: u64, quoted: &Quoted) -> media::GrantRequest {
+    media::GrantRequest {
+        epoch,
+        ttl_ms: 0,
+        ticket: Vec::new(),
+        incarnation: quoted.incarnation.clone(),
+        uptime_ms: quoted.uptime_ms,
+    }
+}
+
 async fn send_grant(
     mut client: MediaControlClient<Channel>,
-    epoch: u64,
-    grant: Grant,
-) -> (Grant, Answer) {
-    let request = media::GrantRequest {
-        epoch,
-        ttl_ms: grant.ttl_ms,
-        ticket: Vec::new(),
-        incarnation: grant.incarnation.as_str().to_owned(),
-        uptime_ms: grant.uptime_ms,
-    };
+    request: media::GrantRequest,
+    grant: Option<Grant>,
+) -> (Option<Grant>, Answer) {
     let answer = timeout(GRANT_TIMEOUT, client.grant(request)).await;
     (grant, answer)
 }

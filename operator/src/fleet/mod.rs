@@ -7,11 +7,12 @@
 pub mod channel;
 mod cluster;
 mod media_node;
+mod ticket;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use media_api::v1::{self as media, media_control_client::MediaControlClient};
@@ -27,9 +28,19 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-pub use self::cluster::{Cluster, Known, Picture, Step, now};
-use self::media_node::Speaker;
-use crate::{metrics::Metrics, pki::trust::TrustStore, replicas::Leadership};
+pub use self::{
+    cluster::{Cluster, Known, Picture, Step, now},
+    ticket::TicketTerms,
+};
+use self::{
+    media_node::Speaker,
+    ticket::{Holder, Tickets},
+};
+use crate::{
+    metrics::Metrics,
+    pki::{signing::SigningKeys, trust::TrustStore},
+    replicas::Leadership,
+};
 
 /// A media node to speak to, as the reconcile saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +53,21 @@ pub struct Target {
     pub ip: IpAddr,
     /// What it is wanted to do.
     pub desired: DesiredState,
+    /// On which terms it may carry new rooms; none: it holds no ticket.
+    pub ticket: Option<TicketTerms>,
+}
+
+/// What a media node is told as soon as it changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) desired: DesiredState,
+    pub(crate) ticket: Option<TicketTerms>,
+}
+
+impl Wanted {
+    fn of(target: &Target) -> Self {
+        Self { desired: target.desired, ticket: target.ticket.clone() }
+    }
 }
 
 /// What every task of the fleet shares.
@@ -50,6 +76,14 @@ pub(crate) struct Shared {
     pub(crate) leadership: Arc<Leadership>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) epoch_seen: watch::Sender<u64>,
+    signing: RwLock<Option<Arc<SigningKeys>>>,
+}
+
+impl Shared {
+    /// The keys, once a leader's term gave them.
+    pub(crate) fn signing(&self) -> Option<Arc<SigningKeys>> {
+        self.signing.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// The media nodes of every meeting cluster.
@@ -71,7 +105,7 @@ struct Entry {
 
 struct Running {
     target: Target,
-    wanted: watch::Sender<DesiredState>,
+    wanted: watch::Sender<Wanted>,
     client: watch::Receiver<Option<MediaControlClient<Channel>>>,
     stop: CancellationToken,
 }
@@ -104,8 +138,15 @@ impl Fleet {
         metrics: Arc<Metrics>,
         epoch_seen: watch::Sender<u64>,
     ) -> Self {
-        let shared = Arc::new(Shared { trust, leadership, metrics, epoch_seen });
+        let signing = RwLock::new(None);
+        let shared = Arc::new(Shared { trust, leadership, metrics, epoch_seen, signing });
         Self { shared, term: Mutex::new(None) }
+    }
+
+    /// Tickets are signed with these keys from now on; before, media nodes are given none.
+    pub fn sign_with(&self, keys: Arc<SigningKeys>) {
+        let mut signing = self.shared.signing.write().unwrap_or_else(PoisonError::into_inner);
+        *signing = Some(keys);
     }
 
     fn with_term<T>(&self, act: impl FnOnce(&mut Term) -> T) -> Option<T> {
@@ -211,9 +252,10 @@ impl Fleet {
         if let Some(running) = entry.speakers.get_mut(&target.media_node) {
             let same = running.target.pod_uid == target.pod_uid && running.target.ip == target.ip;
             if same {
+                let now = Wanted::of(&target);
                 running.wanted.send_if_modified(|wanted| {
-                    let changed = *wanted != target.desired;
-                    *wanted = target.desired;
+                    let changed = *wanted != now;
+                    *wanted = now;
                     changed
                 });
                 running.target = target;
@@ -221,7 +263,7 @@ impl Fleet {
             }
             running.stop.cancel();
         }
-        let (wanted, wanted_receiver) = watch::channel(target.desired);
+        let (wanted, wanted_receiver) = watch::channel(Wanted::of(&target));
         let (client_sender, client) = watch::channel(None);
         let stop = stop.child_token();
         let speaker = Speaker {
@@ -231,6 +273,14 @@ impl Fleet {
             wanted: wanted_receiver,
             client: client_sender,
             heard: None,
+            tickets: Tickets::new(Holder {
+                tenant: entry.cluster.tenant().to_owned(),
+                media_node: target.media_node.clone(),
+                pod_uid: target.pod_uid.clone(),
+                epoch: entry.cluster.epoch(),
+            }),
+            clock_fits: true,
+            refusal_told: false,
         };
         tokio::spawn(speaker.run(stop.clone()));
         entry.speakers.insert(target.media_node.clone(), Running { target, wanted, client, stop });

@@ -1,9 +1,11 @@
 //! Issues the certificates with which operator, gateways and media nodes of one meeting cluster
 //! know each other: one CA per meeting cluster, leaves for a week. Pure but for key generation;
-//! time is an argument. [`store`] keeps them in Secrets, [`trust`] in memory. Invariant: a
-//! certificate's first DNS name is its identity, and a CA signs only for its own meeting cluster. A
-//! CA is replaced in steps, so that nobody meets a certificate whose CA he has not seen.
+//! time is an argument. [`store`] keeps them in Secrets, [`trust`] in memory; [`signing`] has the
+//! keys of what the operator signs itself. Invariant: a certificate's first DNS name is its
+//! identity, and a CA signs only for its own meeting cluster. A CA is replaced in steps, so that
+//! nobody meets a certificate whose CA he has not seen.
 
+pub mod signing;
 pub mod store;
 pub mod trust;
 

@@ -312,9 +312,11 @@ fn refused(status: &Status) -> ClaimOutcome {
     match status.code() {
         Code::ResourceExhausted => ClaimOutcome::Refused(ClaimRefusal::Full),
         Code::FailedPrecondition => ClaimOutcome::Refused(ClaimRefusal::StaleEpoch),
-        // The contract's answer while draining, stopping or without a grant; a broken connection
-        // gives the same code with other words.
-        Code::Unavailable if ["grant", "draining", "stopping", "full"].iter().any(says) => {
+        // The contract's answer while draining, stopping or without a grant or a ticket; a broken
+        // connection gives the same code with other words.
+        Code::Unavailable
+            if ["grant", "ticket", "draining", "stopping", "full"].iter().any(says) =>
+        {
             ClaimOutcome::Refused(ClaimRefusal::NotAdmitting)
         }
         _ => ClaimOutcome::Unknown,

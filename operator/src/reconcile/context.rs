@@ -13,8 +13,13 @@ use operator_core::{autoscale::ScaleMemory, violation::Violation, world::Refusal
 
 use super::error::ReconcileError;
 use crate::{
-    config::Config, fleet::Fleet, lease::Standing, metrics::Metrics, pki::trust::TrustStore,
-    replicas::Leadership, watches::Watches,
+    config::Config,
+    fleet::Fleet,
+    lease::Standing,
+    metrics::Metrics,
+    pki::{signing::SigningKeys, trust::TrustStore},
+    replicas::Leadership,
+    watches::Watches,
 };
 
 /// Refusals kept for one meeting cluster: the conditions name the newest, the log has them all.
@@ -57,6 +62,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Who is trusted.
     pub trust: Arc<TrustStore>,
+    /// What the operator signs with.
+    pub signing: Arc<SigningKeys>,
     /// The media nodes.
     pub fleet: Arc<Fleet>,
     /// Whether this replica leads.

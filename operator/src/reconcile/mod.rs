@@ -45,7 +45,9 @@ use operator_core::{
     plan::{self, PlanReport},
     policy::Policy,
     sovereignty::{self, Footing},
-    world::{Deleting, DesiredState, GatewayRollout, RefusalSeen, World},
+    world::{
+        Deleting, DesiredState, GatewayRollout, MediaNodeSeen, RefusalSeen, ReportSeen, World,
+    },
 };
 use tokio_stream::wrappers::WatchStream;
 
@@ -57,7 +59,7 @@ use self::{
     workload::{LABEL_OF_COMPONENT, MANAGED_BY, MEDIA_NODE, Workload},
 };
 use crate::{
-    fleet::{Known, Target},
+    fleet::{Known, Target, TicketTerms},
     pki::{Authority, Role, store},
 };
 
@@ -153,7 +155,8 @@ pub async fn reconcile_one(
     }
     let now = context.now();
     let observed = fetch::observe(context, cluster).await?;
-    let (workload, policy) = match validate::validate(cluster, &context.config) {
+    let ticket_key = context.signing.ticket().public_key();
+    let (workload, policy) = match validate::validate(cluster, &context.config, ticket_key) {
         Ok(valid) => valid,
         Err(error) => {
             tell::invalid(context, cluster, &error, now).await?;
@@ -329,11 +332,15 @@ fn show_fleet(
             Some(observed.kubernetes_nodes.as_ref()?.get(&node.into())?.zone.to_string())
         });
         let admits = seen.is_some_and(|seen| {
+            let clock_fits = |report: &ReportSeen| sovereignty::clock_fits(report.clock_skew_ms);
             seen.desired == DesiredState::Serving
                 && seen.deleting == Deleting::No
                 && pod.metadata.deletion_timestamp.is_none()
+                && seen.report.as_ref().is_none_or(clock_fits)
                 && sovereignty::footing(&report.gate, seen) == Footing::InScope
         });
+        // Who may be given no new room needs no ticket: the rooms that it has go on without.
+        let ticket = seen.filter(|_| admits).and_then(|seen| terms(report, seen, node?));
         known.push(Known {
             media_node: name.clone(),
             zone: zone.unwrap_or_default(),
@@ -342,10 +349,21 @@ fn show_fleet(
         let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse().ok());
         if let (Some(seen), Some(ip), Some(pod_uid)) = (seen, ip, pod.uid()) {
             let desired = seen.desired;
-            targets.push(Target { media_node: name.clone(), pod_uid, ip, desired });
+            targets.push(Target { media_node: name.clone(), pod_uid, ip, desired, ticket });
         }
     }
     context.fleet.set_targets(settings, known, targets);
+}
+
+/// The terms of a media node's ticket, where it may carry rooms.
+fn terms(report: &PlanReport, seen: &MediaNodeSeen, kubernetes_node: &str) -> Option<TicketTerms> {
+    let attested = sovereignty::attested(&report.gate, seen)?;
+    Some(TicketTerms {
+        scope: attested.scope.to_string(),
+        evidence_level: attested.level.as_str().to_owned(),
+        kubernetes_node: kubernetes_node.to_owned(),
+        valid_until: attested.valid_until,
+    })
 }
 
 /// A plan that was carried out to its end leaves no refusal standing.

@@ -10,6 +10,7 @@ use hemicycle_crds::{
 };
 use k8s_openapi::{api::core::v1::Toleration, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{Resource, ResourceExt};
+use media_api::ticket::PublicKey;
 use operator_core::{
     evidence::Level,
     ids::ScopeName,
@@ -28,13 +29,14 @@ use crate::config::Config;
 /// Where the gateway's image keeps the meeting page.
 const PAGE_DIRECTORY: &str = "/page";
 
-/// Checks the wishes.
+/// Checks the wishes; `ticket_key` proves the operator's tickets.
 ///
 /// # Errors
 /// The first wish that contradicts another or is out of range.
 pub fn validate(
     cluster: &MeetingCluster,
     config: &Config,
+    ticket_key: PublicKey,
 ) -> Result<(Workload, Policy), PolicyError> {
     let spec = &cluster.spec;
     let capacity = CapacityPolicy {
@@ -45,7 +47,7 @@ pub fn validate(
         target_fill_percent: positive(spec.capacity.target_fill_percent),
     };
     capacity.check()?;
-    let workload = workload(cluster, config);
+    let workload = workload(cluster, config, ticket_key);
     let policy = Policy {
         name: workload.name.clone(),
         tenant: workload.tenant(),
@@ -101,7 +103,7 @@ pub fn owner_of(cluster: &MeetingCluster) -> OwnerReference {
     }
 }
 
-fn workload(cluster: &MeetingCluster, config: &Config) -> Workload {
+fn workload(cluster: &MeetingCluster, config: &Config, ticket_key: PublicKey) -> Workload {
     let spec = &cluster.spec;
     let pull_policy = match spec.image.pull_policy {
         // The default of the resource: then the installation's own default speaks.
@@ -118,6 +120,7 @@ fn workload(cluster: &MeetingCluster, config: &Config) -> Workload {
         image_pull_secrets: vec![],
         scopes: spec.sovereignty.scope_refs.iter().map(|it| it.name.clone()).collect(),
         minimum_evidence: spec.sovereignty.minimum_evidence,
+        ticket_keys: ticket_key.to_string(),
         drain_seconds: positive(spec.drain.deadline_seconds),
         media: media_template(spec, config),
         gateway: gateway_template(spec, config),

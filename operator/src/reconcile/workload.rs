@@ -140,6 +140,8 @@ pub struct Workload {
     pub scopes: Vec<String>,
     /// The weakest evidence that is taken for it.
     pub minimum_evidence: EvidenceLevel,
+    /// Public keys, base64 and comma separated, by which media nodes tell the operator's tickets.
+    pub ticket_keys: String,
     /// Seconds that a media node may take to empty after SIGTERM.
     pub drain_seconds: u32,
     /// What makes media pods.

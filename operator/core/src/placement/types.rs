@@ -167,7 +167,7 @@ pub enum ClaimOutcome {
 pub enum ClaimRefusal {
     /// It is full.
     Full,
-    /// It drains, stops, or holds no grant.
+    /// It drains, stops, or holds no grant or no ticket.
     NotAdmitting,
     /// It has seen a higher epoch: this leader is not one any more.
     StaleEpoch,

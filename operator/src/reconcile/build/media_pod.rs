@@ -229,6 +229,8 @@ fn environment(workload: &Workload, pod: &MediaPod) -> Vec<Value> {
         value("HEMICYCLE_EPOCH_FLOOR", pod.epoch.to_string()),
         field("HEMICYCLE_POD_UID", "metadata.uid"),
         field("HEMICYCLE_KUBERNETES_NODE", "spec.nodeName"),
+        value("HEMICYCLE_SCOPES", workload.scopes.join(",")),
+        value("HEMICYCLE_TICKET_KEYS", workload.ticket_keys.clone()),
         value("HEMICYCLE_SHARDS", media.shards.to_string()),
         value("HEMICYCLE_UDP_PORT_FIRST", udp_port_first(media, &pod.name).to_string()),
         value("HEMICYCLE_TCP_PORT", media.tcp_port.to_string()),

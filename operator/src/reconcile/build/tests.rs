@@ -35,6 +35,7 @@ pub(in crate::reconcile) fn workload() -> Workload {
         image_pull_secrets: vec![],
         scopes: vec!["paris".into()],
         minimum_evidence: EvidenceLevel::E1,
+        ticket_keys: "a2V5".into(),
         drain_seconds: 600,
         media: MediaTemplate {
             image: "localhost/hemicycle/media-node:dev".into(),
@@ -258,11 +259,29 @@ fn every_standing_object_is_of_its_type_owned_and_labelled() {
 }
 
 #[test]
+fn a_media_pod_is_told_what_a_ticket_must_fit() {
+    let manifest = media_pod(&workload(), &pod_wish("visio-1"));
+    let pod: Pod = typed(&manifest);
+    let env = pod.spec.expect("set").containers.remove(0).env.expect("set");
+    let told = |name: &str| env.iter().find(|variable| variable.name == name).expect("told");
+    assert_eq!(told("HEMICYCLE_TICKET_KEYS").value.as_deref(), Some("a2V5"));
+    assert_eq!(told("HEMICYCLE_SCOPES").value.as_deref(), Some("paris"));
+    for (name, path) in
+        [("HEMICYCLE_POD_UID", "metadata.uid"), ("HEMICYCLE_KUBERNETES_NODE", "spec.nodeName")]
+    {
+        let source = told(name).value_from.as_ref().and_then(|from| from.field_ref.as_ref());
+        assert_eq!(source.expect("by the downward API").field_path, path);
+    }
+}
+
+#[test]
 fn a_template_is_outdated_by_what_is_in_it_and_by_nothing_else() {
     let before = template_hash(&workload());
     let mut image = workload();
     image.media.image = "localhost/hemicycle/media-node:next".into();
     assert_ne!(before, template_hash(&image));
+    let keys = Workload { ticket_keys: "b3RoZXI=".into(), ..workload() };
+    assert_ne!(before, template_hash(&keys), "it would refuse every ticket");
     let mut gateway = workload();
     gateway.gateway.replicas = 5;
     assert_eq!(before, template_hash(&gateway));

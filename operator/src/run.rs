@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{self, Readiness},
+    admission::Admission,
     api_client,
     config::Config,
     fleet::Fleet,
@@ -121,7 +122,9 @@ async fn lead_or_follow(parts: Parts, listener: TcpListener) -> anyhow::Result<(
 
     let reporter = Reporter { controller: "hemicycle-operator".into(), instance: Some(identity) };
     let recorder = Recorder::new(client.clone(), reporter);
-    let terms = Terms { client, config, recorder, metrics, trust, fleet, leadership, watches };
+    let admission = Admission::new(&config.admission())?;
+    let terms =
+        Terms { client, config, recorder, metrics, trust, fleet, leadership, watches, admission };
     let leading = tokio::spawn(terms.follow(stop.clone()));
     contender.run(stop.clone()).await;
     stop.cancel();
@@ -146,6 +149,7 @@ struct Terms {
     fleet: Arc<Fleet>,
     leadership: Arc<Leadership>,
     watches: Watches,
+    admission: Arc<Admission>,
 }
 
 impl Terms {
@@ -196,6 +200,7 @@ impl Terms {
             leadership: self.leadership.clone(),
             epoch,
             watches: self.watches.clone(),
+            admission: self.admission.clone(),
             memory: std::sync::Mutex::default(),
             clock: Timestamp::now,
         }

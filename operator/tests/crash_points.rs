@@ -17,6 +17,7 @@ use kube::runtime::{
     reflector, watcher,
 };
 use operator::{
+    admission::Admission,
     config::Config,
     fleet::Fleet,
     lease::Standing,
@@ -84,10 +85,12 @@ fn process(server: &ApiServer) -> Context {
         Arc::new(Fleet::new(trust.clone(), leadership.clone(), metrics.clone(), epoch_seen));
     fleet.begin_term(1);
     let reporter = Reporter { controller: "hemicycle-operator".into(), instance: None };
+    let config = Arc::new(Config::try_parse_from(["operator"]).expect("defaults"));
     Context {
         recorder: Recorder::new(client.clone(), reporter),
         client,
-        config: Arc::new(Config::try_parse_from(["operator"]).expect("defaults")),
+        admission: Admission::new(&config.admission()).expect("good policies"),
+        config,
         metrics,
         trust,
         fleet,

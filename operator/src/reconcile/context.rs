@@ -13,8 +13,8 @@ use operator_core::{autoscale::ScaleMemory, violation::Violation, world::Refusal
 
 use super::error::ReconcileError;
 use crate::{
-    config::Config, fleet::Fleet, lease::Standing, metrics::Metrics, pki::trust::TrustStore,
-    replicas::Leadership, watches::Watches,
+    admission::Admission, config::Config, fleet::Fleet, lease::Standing, metrics::Metrics,
+    pki::trust::TrustStore, replicas::Leadership, watches::Watches,
 };
 
 /// Refusals kept for one meeting cluster: the conditions name the newest, the log has them all.
@@ -65,6 +65,8 @@ pub struct Context {
     pub epoch: u64,
     /// Warm copies.
     pub watches: Watches,
+    /// What the API server itself is told to hold.
+    pub admission: Arc<Admission>,
     /// By tenant.
     pub memory: Mutex<BTreeMap<String, Memory>>,
     /// The wall clock.

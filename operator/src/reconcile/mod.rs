@@ -57,6 +57,7 @@ use self::{
     workload::{LABEL_OF_COMPONENT, MANAGED_BY, MEDIA_NODE, Workload},
 };
 use crate::{
+    admission::Keeper,
     fleet::{Known, Target},
     pki::{Authority, Role, store},
 };
@@ -74,7 +75,15 @@ type Guarded = DeserializeGuard<MeetingCluster>;
 
 /// Runs the controller until dropped.
 pub async fn run(context: Arc<Context>) {
-    tokio::join!(control(context.clone()), scopes::run(context));
+    let keeper = Keeper {
+        client: context.client.clone(),
+        recorder: context.recorder.clone(),
+        metrics: context.metrics.clone(),
+    };
+    let leads = || context.still_leading().is_ok();
+    let meeting_clusters = &context.watches.meeting_clusters;
+    let admission = context.admission.run(&keeper, meeting_clusters, leads);
+    tokio::join!(control(context.clone()), scopes::run(context.clone()), admission);
 }
 
 async fn control(context: Arc<Context>) {

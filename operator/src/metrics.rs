@@ -137,6 +137,11 @@ impl Metrics {
             epoch: gauge("epoch", "Fencing epoch of this replica's present or last term."),
             placements: counter("placements_total", "Placement answers.", &["outcome"]),
             placement_duration: placement_duration(),
+            scope_seconds_left: gauges(
+                "scope_attestation_seconds_left",
+                "Seconds until a scope's attestation ends.",
+                &["scope"],
+            ),
             rooms: gauges("rooms", "Rooms per media node.", node),
             participants: gauges("participants", "Participants per media node.", node),
             load: registered(GaugeVec::new(

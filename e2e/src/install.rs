@@ -59,12 +59,31 @@ pub fn definitions(bed: &Bed, progress: Progress<'_>) -> Result<()> {
     helm(bed, "hemicycle-crds", &[])
 }
 
-fn helm(bed: &Bed, chart: &str, values: &[String]) -> Result<()> {
+/// One template of the operator's chart as helm renders it with `values`.
+///
+/// # Errors
+/// If helm refuses.
+pub fn rendered(bed: &Bed, template: &str, values: &[&str]) -> Result<String> {
+    let mut command = helm_program(bed);
+    command.args(["template", "hemicycle"]).arg(cache::checkout().join("charts/hemicycle"));
+    command.args(["--namespace", OPERATOR_NAMESPACE, "--show-only", template]);
+    for value in values {
+        command.args(["--set", value]);
+    }
+    run(&mut command)
+}
+
+fn helm_program(bed: &Bed) -> Command {
     let mut command = bed.enter(bed.tools().path("helm"));
     let homes = cache::directory().join("helm");
     for home in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
         command.env(home, homes.join(home));
     }
+    command
+}
+
+fn helm(bed: &Bed, chart: &str, values: &[String]) -> Result<()> {
+    let mut command = helm_program(bed);
     command.args(["upgrade", "--install", chart]).arg(cache::checkout().join("charts").join(chart));
     command.args(["--namespace", OPERATOR_NAMESPACE, "--create-namespace"]);
     command.args(["--wait", "--timeout", "3m"]);

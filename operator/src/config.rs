@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 
 use clap::Parser;
 
+use crate::admission::policies::{Digests, Settings};
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -13,6 +15,15 @@ pub enum LogFormat {
     Json,
     /// Plain text, for a person at a terminal.
     Text,
+}
+
+/// How the admission policies are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum AdmissionForm {
+    /// As this configuration makes them, to be read or applied.
+    Yaml,
+    /// As the chart's template.
+    Helm,
 }
 
 /// What the process is told at start.
@@ -80,6 +91,25 @@ pub struct Config {
         value_parser = ["Always", "IfNotPresent", "Never"]
     )]
     pub image_pull_policy: String,
+    /// User name by which the API server knows the operator; by default the ServiceAccount
+    /// hemicycle-operator of its namespace.
+    #[arg(long, env = "HEMICYCLE_OPERATOR_USER", value_parser = user_name)]
+    pub operator_user: Option<String>,
+    /// What images of media pods may begin with, comma separated, each ending in `/`; none: any.
+    #[arg(
+        long,
+        env = "HEMICYCLE_IMAGE_PREFIXES",
+        value_delimiter = ',',
+        value_parser = image_prefix
+    )]
+    pub image_prefixes: Vec<String>,
+    /// Whether images of media pods must be named by digest.
+    #[arg(long, env = "HEMICYCLE_IMAGE_DIGESTS", default_value = "optional")]
+    pub image_digests: Digests,
+    /// Print the admission policies and end: as this configuration makes them, or as the chart's
+    /// template.
+    #[arg(long)]
+    pub print_admission: Option<AdmissionForm>,
     /// How log lines are written.
     #[arg(long, env = "HEMICYCLE_LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,
@@ -89,6 +119,17 @@ pub struct Config {
 }
 
 impl Config {
+    /// What the admission policies are filled with.
+    #[must_use]
+    pub fn admission(&self) -> Settings {
+        let own = || format!("system:serviceaccount:{}:hemicycle-operator", self.namespace);
+        Settings {
+            operator: self.operator_user.clone().unwrap_or_else(own),
+            image_prefixes: self.image_prefixes.clone(),
+            image_digests: self.image_digests,
+        }
+    }
+
     /// Reads flags and environment. Help and version go to standard output and end the process with
     /// code 0; anything invalid is told in one line on standard error and ends it with code 2.
     #[must_use]
@@ -102,6 +143,24 @@ impl Config {
             }
         }
     }
+}
+
+/// A user name that can stand between quotes in CEL.
+fn user_name(text: &str) -> Result<String, String> {
+    let plain = |letter: char| letter.is_ascii_graphic() && !"'\"\\".contains(letter);
+    if !text.is_empty() && text.chars().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err("a user name has no spaces, quotes or backslashes".to_owned())
+}
+
+/// Ends in `/`: otherwise `registry.example.fr` would allow `registry.example.fr.example.org`.
+fn image_prefix(text: &str) -> Result<String, String> {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "./:_-".contains(letter);
+    if text.len() > 1 && text.ends_with('/') && text.chars().all(plain) {
+        return Ok(text.to_owned());
+    }
+    Err("an image prefix is a registry or a path in one, and ends in /".to_owned())
 }
 
 /// The first paragraph of clap's message, without its prefix and line breaks.
@@ -122,6 +181,19 @@ mod tests {
         let line = one_line(&error.to_string());
         assert!(!line.contains('\n'), "{line}");
         assert!(line.contains("here") && line.contains("--admin-address"), "{line}");
+    }
+
+    #[test]
+    fn an_image_prefix_that_another_registry_could_have_is_refused() {
+        let prefixes = |text| {
+            let line = ["operator", "--image-prefixes", text];
+            Config::try_parse_from(line).map(|config| config.image_prefixes)
+        };
+        let both = prefixes("registry.example.fr/,localhost:5000/media/").expect("good");
+        assert_eq!(both, ["registry.example.fr/", "localhost:5000/media/"]);
+        for bad in ["registry.example.fr", "/", "", "a'/", "a /"] {
+            assert!(prefixes(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! listens and measures. Invariant: only the leading replica writes or places.
 
 pub mod admin;
+pub mod admission;
 pub mod api_client;
 pub mod config;
 pub mod fleet;

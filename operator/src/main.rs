@@ -4,7 +4,11 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use operator::{config::Config, run, telemetry};
+use operator::{
+    admission::policies,
+    config::{AdmissionForm, Config},
+    run, telemetry,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +17,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     let config = Config::from_process();
+    if let Some(form) = config.print_admission {
+        print!(
+            "{}",
+            match form {
+                AdmissionForm::Yaml => policies::yaml(&config.admission()),
+                AdmissionForm::Helm => policies::helm(),
+            }
+        );
+        return;
+    }
     if let Err(error) = telemetry::install(config.log_format, &config.log) {
         eprintln!("operator: {error}");
         std::process::exit(2);

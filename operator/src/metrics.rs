@@ -55,11 +55,39 @@ pub struct Metrics {
     pub connections_refused: IntCounterVec,
     /// Seconds until a scope's attestation ends, by `scope`.
     pub scope_seconds_left: IntGaugeVec,
+    /// What the watch over the admission policies did.
+    pub admission: Admission,
     /// The meeting clusters that are due; read at each scrape.
     pub queue: Queue,
     in_flight: IntGauge,
     waiting: IntGauge,
     oldest: Gauge,
+}
+
+/// Metrics of the watch over the admission policies.
+#[derive(Debug)]
+pub struct Admission {
+    /// Policies and bindings put back, by `policy` and `what` (policy_deleted, policy_changed,
+    /// binding_deleted, binding_changed).
+    pub repaired: IntCounterVec,
+    /// 1 on the leader while all are as they must be.
+    pub intact: IntGauge,
+}
+
+impl Admission {
+    fn new() -> Self {
+        Self {
+            repaired: counter(
+                "admission_policies_repaired_total",
+                "Admission policies and bindings put back after somebody changed or deleted them.",
+                &["policy", "what"],
+            ),
+            intact: gauge(
+                "admission_policies_intact",
+                "1 on the leader while every admission policy and binding is as it must be.",
+            ),
+        }
+    }
 }
 
 fn counter(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
@@ -76,6 +104,13 @@ fn fractions(name: &str, help: &str, labels: &[&str]) -> GaugeVec {
 
 fn gauge(name: &str, help: &str) -> IntGauge {
     registered(IntGauge::new(name, help))
+}
+
+fn placement_duration() -> HistogramVec {
+    let help = "Time from a gateway's question to the answer.";
+    let options = HistogramOpts::new("placement_duration_seconds", help);
+    let buckets = PLACEMENT_BUCKETS_SECONDS.to_vec();
+    registered(HistogramVec::new(options.buckets(buckets), &["outcome"]))
 }
 
 #[allow(clippy::expect_used, reason = "names and labels are constants, checked by every test")]
@@ -109,14 +144,7 @@ impl Metrics {
             leader: gauge("leader", "1 on the replica that leads."),
             epoch: gauge("epoch", "Fencing epoch of this replica's present or last term."),
             placements: counter("placements_total", "Placement answers.", &["outcome"]),
-            placement_duration: registered(HistogramVec::new(
-                histogram(
-                    "placement_duration_seconds",
-                    "Time from a gateway's question to the answer.",
-                    PLACEMENT_BUCKETS_SECONDS,
-                ),
-                &["outcome"],
-            )),
+            placement_duration: placement_duration(),
             scope_seconds_left: gauges(
                 "scope_attestation_seconds_left",
                 "Seconds until a scope's attestation ends.",
@@ -146,6 +174,7 @@ impl Metrics {
                 "Connections to the placement listener that were refused.",
                 &["reason"],
             ),
+            admission: Admission::new(),
             queue: Queue::default(),
             in_flight: gauge("reconciles_in_flight", "Meeting clusters in reconcile now."),
             waiting: gauge(
@@ -162,7 +191,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let all: [Box<dyn prometheus::core::Collector>; 20] = [
+        let all: Vec<Box<dyn prometheus::core::Collector>> = vec![
             Box::new(self.reconciles.clone()),
             Box::new(self.reconcile_errors.clone()),
             Box::new(self.reconcile_duration.clone()),
@@ -180,6 +209,8 @@ impl Metrics {
             Box::new(self.reports_refused.clone()),
             Box::new(self.directory_resyncs.clone()),
             Box::new(self.connections_refused.clone()),
+            Box::new(self.admission.repaired.clone()),
+            Box::new(self.admission.intact.clone()),
             Box::new(self.in_flight.clone()),
             Box::new(self.waiting.clone()),
             Box::new(self.oldest.clone()),

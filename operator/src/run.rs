@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{self, Readiness},
+    admission::Admission,
     api_client,
     config::Config,
     fleet::Fleet,
@@ -125,7 +126,9 @@ async fn lead_or_follow(parts: Parts, listener: TcpListener) -> anyhow::Result<(
 
     let reporter = Reporter { controller: "hemicycle-operator".into(), instance: Some(identity) };
     let recorder = Recorder::new(client.clone(), reporter);
-    let terms = Terms { client, config, recorder, metrics, trust, fleet, leadership, watches };
+    let admission = Admission::new(&config.admission())?;
+    let terms =
+        Terms { client, config, recorder, metrics, trust, fleet, leadership, watches, admission };
     let leading = tokio::spawn(Arc::new(terms).follow(stop.clone()));
     contender.run(stop.clone()).await;
     stop.cancel();
@@ -150,6 +153,7 @@ struct Terms {
     fleet: Arc<Fleet>,
     leadership: Arc<Leadership>,
     watches: Watches,
+    admission: Arc<Admission>,
 }
 
 impl Terms {
@@ -208,6 +212,7 @@ impl Terms {
             leadership: self.leadership.clone(),
             epoch,
             watches: self.watches.clone(),
+            admission: self.admission.clone(),
             memory: std::sync::Mutex::default(),
             clock: Timestamp::now,
         }

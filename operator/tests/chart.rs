@@ -1,7 +1,14 @@
 //! Holds what the chart may give the operator: no list of Secrets, no way to more rights,
-//! restricted pods. Reads the rendered chart as it is committed. Harm if it fails: whoever takes
+//! restricted pods, its own admission policies. Reads the rendered chart as it is committed. Harm if it fails: whoever takes
 //! the operator over reads every Secret of the cluster.
 
+use std::collections::BTreeSet;
+
+use clap::Parser as _;
+use operator::{
+    admission::policies::{self, Kind},
+    config::Config,
+};
 use serde_json::Value;
 
 fn objects() -> Vec<Value> {
@@ -66,4 +73,42 @@ fn every_replica_is_found_while_its_readiness_is_in_doubt() {
     assert_eq!(service["metadata"]["name"], "hemicycle-operator-placer");
     assert_eq!(service["spec"]["clusterIP"], "None");
     assert_eq!(service["spec"]["publishNotReadyAddresses"], true);
+}
+
+#[test]
+fn the_charts_policies_are_those_of_the_operator() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/hemicycle/templates/admission.yaml");
+    let committed = std::fs::read_to_string(path).expect("committed");
+    assert!(
+        committed == policies::helm(),
+        "write it again: cargo run -p operator -- --print-admission helm > {path}"
+    );
+    // What helm makes of it is what the operator would make: it has nothing to put back.
+    let config = Config::try_parse_from(["operator"]).expect("defaults");
+    for wanted in policies::wanted(&config.admission()).expect("good policies") {
+        let rendered = of_kind(&wanted.kind.resource().kind);
+        let rendered = rendered.iter().find(|it| it["metadata"]["name"] == wanted.name.as_str());
+        assert_eq!(rendered.expect("in the chart")["spec"], wanted.spec, "{}", wanted.name);
+    }
+}
+
+#[test]
+fn the_operator_may_write_its_own_policies_and_no_others() {
+    let config = Config::try_parse_from(["operator"]).expect("defaults");
+    let wanted = policies::wanted(&config.admission()).expect("good policies");
+    let names: BTreeSet<String> = wanted.into_iter().map(|wanted| wanted.name).collect();
+    let plural = Kind::Policy.resource().plural;
+    for role in of_kind("ClusterRole") {
+        for rule in role["rules"].as_array().expect("rules") {
+            let verbs = words(rule, "verbs");
+            if !words(rule, "resources").contains(&plural) {
+                continue;
+            }
+            if verbs.iter().any(|verb| ["update", "patch", "delete"].contains(&verb.as_str())) {
+                assert_eq!(verbs, ["update"]);
+                let named: BTreeSet<String> = words(rule, "resourceNames").into_iter().collect();
+                assert_eq!(named, names);
+            }
+        }
+    }
 }

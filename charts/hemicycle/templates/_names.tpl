@@ -9,8 +9,9 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
-{{/* registry/repository:tag of (list image appVersion) */}}
+{{/* registry/repository:tag of (list image appVersion), or registry/repository@digest */}}
 {{- define "hemicycle.image" -}}
 {{- $image := index . 0 -}}
-{{- if $image.registry }}{{ $image.registry }}/{{ end }}{{ $image.repository }}:{{ $image.tag | default (index . 1) }}
+{{- if $image.registry }}{{ $image.registry }}/{{ end }}{{ $image.repository }}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default (index . 1) }}{{ end }}
 {{- end }}

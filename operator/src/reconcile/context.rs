@@ -13,6 +13,7 @@ use operator_core::{autoscale::ScaleMemory, violation::Violation, world::Refusal
 
 use super::error::ReconcileError;
 use crate::{
+    admission::Admission,
     config::Config,
     fleet::Fleet,
     lease::Standing,
@@ -72,6 +73,8 @@ pub struct Context {
     pub epoch: u64,
     /// Warm copies.
     pub watches: Watches,
+    /// What the API server itself is told to hold.
+    pub admission: Arc<Admission>,
     /// By tenant.
     pub memory: Mutex<BTreeMap<String, Memory>>,
     /// The wall clock.

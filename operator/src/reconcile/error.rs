@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use crate::pki::{store::StoreError, trust::TrustError};
+use crate::{
+    admission::{AdmissionError, attested::AttestedError, namespace::NamespaceError},
+    pki::{store::StoreError, trust::TrustError},
+};
 
 /// First pause after a failure.
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
@@ -55,6 +58,26 @@ pub enum ReconcileError {
     /// Leadership ended meanwhile; nothing more is written.
     #[error("this replica leads no more")]
     NotLeading,
+}
+
+impl From<AdmissionError> for ReconcileError {
+    /// Reads and writes like all others: a namespace that ends, or a refusal, is told alike.
+    fn from(error: AdmissionError) -> Self {
+        let told = error.to_string();
+        match error {
+            AdmissionError::Attested(AttestedError::Read { source, .. })
+            | AdmissionError::Namespace(NamespaceError::Read { source, .. }) => {
+                Self::Read { what: told, source }
+            }
+            AdmissionError::Attested(
+                AttestedError::Write { source, .. } | AttestedError::Remove { source, .. },
+            )
+            | AdmissionError::Namespace(NamespaceError::Write { source, .. }) => {
+                let act = told.strip_prefix("could not ").unwrap_or(&told).to_owned();
+                Self::Write { act, source }
+            }
+        }
+    }
 }
 
 impl ReconcileError {

@@ -232,7 +232,7 @@ pub fn world(
         placer: context.fleet.placer_seen(&tenant),
         refusals,
         violations,
-        admission_trouble: None,
+        admission_trouble: context.admission.guard.trouble(seen::time(now)),
     }
 }
 

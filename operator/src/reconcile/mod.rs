@@ -44,7 +44,7 @@ use operator_core::{
     placement::{Admission, Settings},
     plan::{self, PlanReport},
     policy::Policy,
-    sovereignty::{self, Footing},
+    sovereignty::{self, Footing, ScopeGate},
     world::{
         Deleting, DesiredState, GatewayRollout, MediaNodeSeen, RefusalSeen, ReportSeen, World,
     },
@@ -56,9 +56,10 @@ use self::{
     context::{Context, REFUSALS_MAX},
     error::ReconcileError,
     fetch::Observed,
-    workload::{LABEL_OF_COMPONENT, MANAGED_BY, MEDIA_NODE, Workload},
+    workload::{Exposure, LABEL_OF_COMPONENT, MANAGED_BY, MEDIA_NODE, Workload},
 };
 use crate::{
+    admission::{Keeper, attested::Entry},
     fleet::{Known, Target, TicketTerms},
     pki::{Authority, Role, store},
 };
@@ -76,7 +77,15 @@ type Guarded = DeserializeGuard<MeetingCluster>;
 
 /// Runs the controller until dropped.
 pub async fn run(context: Arc<Context>) {
-    tokio::join!(control(context.clone()), scopes::run(context));
+    let keeper = Keeper {
+        client: context.client.clone(),
+        recorder: context.recorder.clone(),
+        metrics: context.metrics.clone(),
+    };
+    let leads = || context.still_leading().is_ok();
+    let meeting_clusters = &context.watches.meeting_clusters;
+    let admission = context.admission.run(&keeper, meeting_clusters, leads);
+    tokio::join!(control(context.clone()), scopes::run(context.clone()), admission);
 }
 
 async fn control(context: Arc<Context>) {
@@ -173,7 +182,8 @@ pub async fn reconcile_one(
     });
 
     show_fleet(context, &policy, &observed, &world, &report);
-    let applied = apply(context, cluster, &workload, &observed, &world, &plan).await;
+    let look = Look { observed: &observed, world: &world, plan: &plan, gate: &report.gate };
+    let applied = apply(context, cluster, &workload, &look).await;
     if applied.as_ref().is_err_and(failure::namespace_ends) {
         tracing::info!(tenant, "the namespace is being deleted: waiting for the end of both");
         context.remember(&tenant, |memory| memory.ending = true);
@@ -229,16 +239,24 @@ fn afterwards(
 /// The kinds of the standing objects that were written.
 type Applied = Result<BTreeSet<Kind>, ReconcileError>;
 
+/// What was seen and decided.
+struct Look<'a> {
+    observed: &'a Observed,
+    world: &'a World,
+    plan: &'a operator_core::step::Plan,
+    gate: &'a ScopeGate,
+}
+
 /// Everything that is written but the statuses.
 async fn apply(
     context: &Context,
     cluster: &MeetingCluster,
     workload: &Workload,
-    observed: &Observed,
-    world: &World,
-    plan: &operator_core::step::Plan,
+    look: &Look<'_>,
 ) -> Applied {
+    let Look { observed, world, plan, gate } = look;
     context.still_leading()?;
+    attest(context, workload, gate).await?;
     let authority = authority(context, workload).await?;
     if cluster.spec.paused {
         return Ok(BTreeSet::new());
@@ -253,6 +271,30 @@ async fn apply(
     steps::carry_out(context, workload, &authority, world, plan).await?;
     addresses::write(context, workload, observed).await?;
     Ok(written)
+}
+
+/// Tells the API server where media pods may run, before any is made and whatever is paused. Where
+/// nobody could look, what it was told last stands.
+async fn attest(
+    context: &Context,
+    workload: &Workload,
+    gate: &ScopeGate,
+) -> Result<(), ReconcileError> {
+    let kubernetes_nodes: Vec<String> = match gate {
+        ScopeGate::Unknown | ScopeGate::Open { kubernetes_nodes: None, .. } => return Ok(()),
+        ScopeGate::Closed(_) => vec![],
+        ScopeGate::Open { kubernetes_nodes: Some(nodes), .. } => {
+            nodes.keys().map(ToString::to_string).collect()
+        }
+    };
+    let entry = Entry {
+        namespace: &workload.namespace,
+        meeting_cluster: &workload.name,
+        kubernetes_nodes: &kubernetes_nodes,
+        host_network: workload.media.exposure == Exposure::HostNetwork,
+    };
+    context.admission.attest(&context.client, &entry, context.now()).await?;
+    Ok(())
 }
 
 async fn authority(context: &Context, workload: &Workload) -> Result<Authority, ReconcileError> {

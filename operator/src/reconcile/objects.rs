@@ -179,7 +179,9 @@ fn closed(live: &Value, mut wanted: Value) -> Value {
     wanted
 }
 
-fn contains(whole: &Value, part: &Value) -> bool {
+/// Whether `whole` has everything that `part` has; what it has beyond that does not count.
+#[must_use]
+pub fn contains(whole: &Value, part: &Value) -> bool {
     match (whole, part) {
         (Value::Object(whole), Value::Object(part)) => {
             part.iter().all(|(key, part)| match whole.get(key) {

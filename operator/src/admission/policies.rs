@@ -1,0 +1,220 @@
+//! Renders the admission policies: for the operator that keeps them, and for the chart that brings
+//! them. Pure. Decides nothing that `policies.yaml` does not say.
+//! Invariant: the chart's template and what the operator holds come from the same text.
+
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::{Value, json};
+
+/// The one source.
+const SOURCE: &str = include_str!("policies.yaml");
+/// User name of the operator.
+const OPERATOR: &str = "@OPERATOR@";
+/// List of image prefixes, as CEL.
+const IMAGE_PREFIXES: &str = "@IMAGE_PREFIXES@";
+/// Whether images must be named by digest, as CEL.
+const IMAGE_DIGESTS: &str = "@IMAGE_DIGESTS@";
+
+/// Why the policies cannot be rendered.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// The source is no YAML, which would be a defect of this crate.
+    #[error("policies.yaml cannot be read: {0}")]
+    Source(String),
+    /// A document of the source lacks what every policy has.
+    #[error("a document in policies.yaml is no policy or binding with a name and a spec: {0}")]
+    Shape(String),
+}
+
+/// Whether the images of media pods must be named by digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Digests {
+    /// An image named by tag is refused.
+    Required,
+    /// Tags are accepted.
+    Optional,
+}
+
+/// What a cluster fills in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// User name by which the API server knows the operator, as in
+    /// `system:serviceaccount:hemicycle-system:hemicycle-operator`.
+    pub operator: String,
+    /// What images of media pods may begin with, each ending in `/`; none: anything.
+    pub image_prefixes: Vec<String>,
+    /// Whether they must be named by digest.
+    pub image_digests: Digests,
+}
+
+impl Settings {
+    fn fill(&self, text: &str) -> String {
+        text.replace(OPERATOR, &self.operator)
+            .replace(IMAGE_PREFIXES, &json!(self.image_prefixes).to_string())
+            .replace(IMAGE_DIGESTS, &(self.image_digests == Digests::Required).to_string())
+    }
+
+    fn fill_all(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.fill(text),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.fill_all(item)),
+            Value::Object(fields) => fields.values_mut().for_each(|field| self.fill_all(field)),
+            _ => {}
+        }
+    }
+}
+
+/// A policy, or what puts it in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// ValidatingAdmissionPolicy.
+    Policy,
+    /// ValidatingAdmissionPolicyBinding.
+    Binding,
+}
+
+impl Kind {
+    /// Both, in the order in which they are made.
+    pub const ALL: [Self; 2] = [Self::Policy, Self::Binding];
+
+    /// Group, version, kind and plural.
+    #[must_use]
+    pub fn resource(self) -> ApiResource {
+        let (kind, plural) = match self {
+            Self::Policy => ("ValidatingAdmissionPolicy", "validatingadmissionpolicies"),
+            Self::Binding => {
+                ("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings")
+            }
+        };
+        let group = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
+        ApiResource::from_gvk_with_plural(&group, plural)
+    }
+
+    /// For metrics and messages.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Binding => "binding",
+        }
+    }
+}
+
+/// One policy or binding as it must be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// Which of both.
+    pub kind: Kind,
+    /// Its name; a policy and its binding have the same.
+    pub name: String,
+    /// Its spec, every field that could weaken it written out.
+    pub spec: Value,
+}
+
+/// Every policy and binding.
+///
+/// # Errors
+/// When the source has a defect, which the tests of this crate would show.
+pub fn wanted(settings: &Settings) -> Result<Vec<Wanted>, PolicyError> {
+    SOURCE.split("\n---\n").map(|document| one(settings, document)).collect()
+}
+
+fn one(settings: &Settings, document: &str) -> Result<Wanted, PolicyError> {
+    let mut value: Value =
+        serde_saphyr::from_str(document).map_err(|error| PolicyError::Source(error.to_string()))?;
+    settings.fill_all(&mut value);
+    let kind = Kind::ALL.into_iter().find(|kind| value["kind"] == *kind.resource().kind);
+    let name = value["metadata"]["name"].as_str().map(str::to_owned);
+    match (kind, name, value["spec"].take()) {
+        (Some(kind), Some(name), spec @ Value::Object(_)) => Ok(Wanted { kind, name, spec }),
+        _ => Err(PolicyError::Shape(document.lines().take(4).collect())),
+    }
+}
+
+/// All of it as YAML, to be read or applied by a person.
+#[must_use]
+pub fn yaml(settings: &Settings) -> String {
+    settings.fill(SOURCE)
+}
+
+/// The chart's template.
+#[must_use]
+pub fn helm() -> String {
+    let mut text = String::from(
+        "# Generated by `operator --print-admission helm`; do not edit.\n# What the API server \
+         itself holds; the operator watches over it and puts it back.\n---\n",
+    );
+    for line in SOURCE.lines().skip_while(|line| line.starts_with('#') || line.is_empty()) {
+        text.push_str(line);
+        text.push('\n');
+        if line.starts_with("  name: ") {
+            text.push_str("  labels: {{- include \"hemicycle.labels\" . | nindent 4 }}\n");
+        }
+    }
+    let images = ".Values.admission.images";
+    text.replace(OPERATOR, "system:serviceaccount:{{ .Release.Namespace }}:hemicycle-operator")
+        .replace(IMAGE_PREFIXES, &format!("{{{{ toJson {images}.prefixes }}}}"))
+        .replace(IMAGE_DIGESTS, &format!("{{{{ eq {images}.digests \"required\" }}}}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            operator: "system:serviceaccount:hemicycle-system:hemicycle-operator".into(),
+            image_prefixes: vec!["registry.example.fr/hemicycle/".into()],
+            image_digests: Digests::Required,
+        }
+    }
+
+    #[test]
+    fn every_policy_fails_closed_and_is_in_force() {
+        let wanted = wanted(&settings()).expect("a good source");
+        let named = |kind| -> BTreeSet<&str> {
+            let of_kind = wanted.iter().filter(|wanted| wanted.kind == kind);
+            of_kind.map(|wanted| wanted.name.as_str()).collect()
+        };
+        assert_eq!(named(Kind::Policy), named(Kind::Binding));
+        assert!(named(Kind::Policy).len() >= 7);
+        for Wanted { kind, name, spec } in &wanted {
+            match kind {
+                Kind::Policy => assert_eq!(spec["failurePolicy"], "Fail", "{name}"),
+                Kind::Binding => {
+                    assert_eq!(spec["policyName"], name.as_str());
+                    assert_eq!(spec["validationActions"][0], "Deny", "{name}");
+                }
+            }
+            let bound = spec["paramRef"].is_object();
+            assert!(!bound || spec["paramRef"]["parameterNotFoundAction"] == "Deny", "{name}");
+        }
+    }
+
+    #[test]
+    fn the_source_says_our_own_words() {
+        use hemicycle_crds as words;
+        for word in [
+            words::SCOPE_LABEL_PREFIX,
+            words::SCOPE_TAINT,
+            words::LABEL_MEDIA_NAMESPACE,
+            words::LABEL_COMPONENT,
+            words::LABEL_MEETING_CLUSTER,
+            words::ATTESTED_NODES,
+            words::ANNOTATION_DRAIN,
+        ] {
+            assert!(SOURCE.contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn everything_is_filled_in() {
+        let text = yaml(&settings());
+        assert!(text.contains("'[\"registry.example.fr/hemicycle/\"]'"), "{text}");
+        for text in [text, helm()] {
+            let left = [OPERATOR, IMAGE_PREFIXES, IMAGE_DIGESTS];
+            assert!(!left.iter().any(|placeholder| text.contains(placeholder)));
+        }
+    }
+}

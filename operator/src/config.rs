@@ -2,11 +2,19 @@
 //! Decides nothing later: what is here does not change while the process runs.
 //! Invariant: an invalid configuration is told in one line and ends the process with code 2.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 
-use crate::admission::policies::{Digests, Settings};
+use hemicycle_proof::retention::{Retention, RetentionError};
+
+use crate::{
+    admission::policies::{Digests, Settings},
+    witness,
+};
+
+/// Pages of the journal are kept for six months at least, as SecNumCloud 3.2 (12.6.c) asks.
+const JOURNAL_MONTHS_MIN: u16 = 6;
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -110,6 +118,26 @@ pub struct Config {
     /// template.
     #[arg(long)]
     pub print_admission: Option<AdmissionForm>,
+    /// Directory on a volume that all replicas share, for the proof of where meetings ran and the
+    /// audit journal. Absent: no proof is kept, and acts are in the log alone.
+    #[arg(long, env = "HEMICYCLE_PROOF_DIRECTORY")]
+    pub proof_directory: Option<PathBuf>,
+    /// Seconds that a signed statement covers at most: what a dying leader loses.
+    #[arg(
+        long,
+        env = "HEMICYCLE_PROOF_EVERY_SECONDS",
+        default_value_t = 300,
+        value_parser = clap::value_parser!(u64).range(5..=86_400)
+    )]
+    pub proof_every_seconds: u64,
+    /// Months after which a page of the audit journal is deleted.
+    #[arg(
+        long,
+        env = "HEMICYCLE_JOURNAL_MONTHS",
+        default_value_t = 12,
+        value_parser = clap::value_parser!(u16).range(6..=36)
+    )]
+    pub journal_months: u16,
     /// How log lines are written.
     #[arg(long, env = "HEMICYCLE_LOG_FORMAT", default_value = "json")]
     pub log_format: LogFormat,
@@ -119,6 +147,18 @@ pub struct Config {
 }
 
 impl Config {
+    /// How the proof and the journal are kept.
+    ///
+    /// # Errors
+    /// When the months do not go together.
+    pub fn witness(&self) -> Result<witness::Settings, RetentionError> {
+        Ok(witness::Settings {
+            directory: self.proof_directory.clone(),
+            every: Duration::from_secs(self.proof_every_seconds),
+            retention: Retention::new(JOURNAL_MONTHS_MIN, self.journal_months)?,
+        })
+    }
+
     /// What the admission policies are filled with.
     #[must_use]
     pub fn admission(&self) -> Settings {

@@ -17,3 +17,4 @@ pub mod replicas;
 pub mod run;
 pub mod telemetry;
 pub mod watches;
+pub mod witness;

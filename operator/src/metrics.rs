@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant};
 
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use crate::queue::Queue;
@@ -53,6 +53,12 @@ pub struct Metrics {
     pub directory_resyncs: IntCounterVec,
     /// Connections to the placement listener that were refused, by `reason`.
     pub connections_refused: IntCounterVec,
+    /// Signed statements of where meetings ran that were written.
+    pub statements_written: IntCounter,
+    /// What the witness had no place for, by `what` (act, statement, tenant).
+    pub witness_dropped: IntCounterVec,
+    /// Writes of proof or journal that failed.
+    pub witness_failures: IntCounter,
     /// Seconds until a scope's attestation ends, by `scope`.
     pub scope_seconds_left: IntGaugeVec,
     /// What the watch over the admission policies did.
@@ -145,6 +151,19 @@ impl Metrics {
             epoch: gauge("epoch", "Fencing epoch of this replica's present or last term."),
             placements: counter("placements_total", "Placement answers.", &["outcome"]),
             placement_duration: placement_duration(),
+            statements_written: registered(IntCounter::new(
+                "proof_statements_total",
+                "Signed statements of where meetings ran.",
+            )),
+            witness_dropped: counter(
+                "witness_dropped_total",
+                "What the witness had no place for.",
+                &["what"],
+            ),
+            witness_failures: registered(IntCounter::new(
+                "witness_failures_total",
+                "Writes of proof or journal that failed.",
+            )),
             scope_seconds_left: gauges(
                 "scope_attestation_seconds_left",
                 "Seconds until a scope's attestation ends.",
@@ -200,6 +219,9 @@ impl Metrics {
             Box::new(self.epoch.clone()),
             Box::new(self.placements.clone()),
             Box::new(self.placement_duration.clone()),
+            Box::new(self.statements_written.clone()),
+            Box::new(self.witness_dropped.clone()),
+            Box::new(self.witness_failures.clone()),
             Box::new(self.scope_seconds_left.clone()),
             Box::new(self.rooms.clone()),
             Box::new(self.participants.clone()),

@@ -34,6 +34,7 @@ use crate::{
     reconcile::{self, context::Context},
     replicas::{Asker, Leadership},
     watches::Watches,
+    witness::{self, Witness},
 };
 
 /// How often a replica looks for CAs that it does not know and renews its own certificates.
@@ -127,8 +128,19 @@ async fn lead_or_follow(parts: Parts, listener: TcpListener) -> anyhow::Result<(
     let reporter = Reporter { controller: "hemicycle-operator".into(), instance: Some(identity) };
     let recorder = Recorder::new(client.clone(), reporter);
     let admission = Admission::new(&config.admission())?;
-    let terms =
-        Terms { client, config, recorder, metrics, trust, fleet, leadership, watches, admission };
+    let witness = Arc::new(Witness::new(config.witness()?, metrics.clone()));
+    let terms = Terms {
+        client,
+        config,
+        recorder,
+        metrics,
+        trust,
+        fleet,
+        leadership,
+        watches,
+        admission,
+        witness,
+    };
     let leading = tokio::spawn(Arc::new(terms).follow(stop.clone()));
     contender.run(stop.clone()).await;
     stop.cancel();
@@ -154,6 +166,7 @@ struct Terms {
     leadership: Arc<Leadership>,
     watches: Watches,
     admission: Arc<Admission>,
+    witness: Arc<Witness>,
 }
 
 impl Terms {
@@ -161,6 +174,7 @@ impl Terms {
         let mut standing = self.leadership.watch();
         let mut reconcile: Option<JoinHandle<()>> = None;
         let mut term = None;
+        let mut witnessing = CancellationToken::new();
         loop {
             let now = *standing.borrow_and_update();
             self.metrics.leader.set(i64::from(now != Standing::Following));
@@ -170,6 +184,9 @@ impl Terms {
                         self.metrics.epoch.set(i64::try_from(epoch).unwrap_or(i64::MAX));
                         self.fleet.begin_term(epoch);
                         term = Some(epoch);
+                        witnessing.cancel();
+                        witnessing = CancellationToken::new();
+                        tokio::spawn(self.clone().bear_witness(epoch, witnessing.clone()));
                     }
                     if reconcile.is_none() {
                         reconcile = Some(tokio::spawn(self.clone().lead(epoch)));
@@ -179,6 +196,7 @@ impl Terms {
                 Standing::Following => {
                     end(&mut reconcile);
                     if term.take().is_some() {
+                        witnessing.cancel();
                         self.fleet.end_term();
                     }
                 }
@@ -189,7 +207,19 @@ impl Terms {
             }
         }
         end(&mut reconcile);
+        witnessing.cancel();
         self.fleet.end_term();
+    }
+
+    /// Through the whole term, also while the API server is away and the reconcile rests.
+    async fn bear_witness(self: Arc<Self>, epoch: u64, stop: CancellationToken) {
+        let keys = tokio::select! {
+            () = stop.cancelled() => return,
+            keys = signing::ensured(&self.client, &self.config.namespace) => Arc::new(keys),
+        };
+        self.witness.journal().acts(&self.config.pod_name, epoch);
+        let term = witness::Term { epoch, keys, fleet: self.fleet.clone() };
+        self.witness.clone().run(term, stop).await;
     }
 
     /// First the keys: no media node is spoken to before there is a ticket for it, since its
@@ -213,6 +243,7 @@ impl Terms {
             epoch,
             watches: self.watches.clone(),
             admission: self.admission.clone(),
+            witness: self.witness.clone(),
             memory: std::sync::Mutex::default(),
             clock: Timestamp::now,
         }

@@ -30,6 +30,7 @@ use operator::{
     reconcile::{self, context::Context, error::ReconcileError},
     replicas::Leadership,
     watches::Watches,
+    witness::Witness,
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -99,6 +100,7 @@ fn process(server: &ApiServer) -> Context {
         recorder: Recorder::new(client.clone(), reporter),
         client,
         admission: Admission::new(&config.admission()).expect("good policies"),
+        witness: Arc::new(Witness::new(config.witness().expect("sound"), metrics.clone())),
         config,
         metrics,
         trust,

@@ -94,6 +94,7 @@ pub(crate) fn add(world: &mut World, index: u32) {
         participants: 0,
         busy_ratio: 0.0,
         clock_skew_ms: 0,
+        ticket_expires: Timestamp(0),
         rooms: BTreeMap::new(),
         claims_in_flight: 0,
     };

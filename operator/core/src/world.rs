@@ -221,6 +221,8 @@ pub struct ReportSeen {
     pub participants: u32,
     /// Mean busy share of its shards, 0 to 1.
     pub busy_ratio: f64,
+    /// When the ticket that it holds ends; 1970 when it holds none.
+    pub ticket_expires: Timestamp,
     /// How far its clock was ahead of the operator's, in milliseconds; negative: behind.
     pub clock_skew_ms: i64,
     /// Its rooms with their participants.

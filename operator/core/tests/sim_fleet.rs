@@ -181,6 +181,7 @@ impl Sim {
                     participants: process.rooms.values().sum(),
                     busy_ratio: f64::from(process.rooms.values().sum::<u32>()) / 60.0,
                     clock_skew_ms: 0,
+            ticket_expires: Timestamp(0),
                     rooms: process.rooms.clone(),
                     claims_in_flight: 0,
                 });
@@ -558,6 +559,7 @@ fn any_report() -> impl Strategy<Value = Option<ReportSeen>> {
             participants,
             busy_ratio: f64::from(participants) / 150.0,
             clock_skew_ms: 0,
+            ticket_expires: Timestamp(0),
             rooms: (0..rooms).map(|r| (RoomKey::new("meetings/demo", r.to_string()), 1)).collect(),
             claims_in_flight,
         },

@@ -70,6 +70,7 @@ struct Heard {
     busy_ratio: f64,
     version: String,
     clock_skew_ms: i64,
+    ticket_expires: Timestamp,
 }
 
 struct Inner {
@@ -201,6 +202,7 @@ impl Cluster {
         clock_skew_ms: i64,
     ) -> Result<usize, Refusal> {
         let version = report.version.clone();
+        let ticket_expires = Timestamp::from_unix_ms(report.ticket_expiry_unix_ms);
         let view = view_of(report);
         let name = MediaNodeName::new(media_node);
         let mut inner = self.lock();
@@ -219,6 +221,7 @@ impl Cluster {
             state: view.state,
             version,
             clock_skew_ms,
+            ticket_expires,
         };
         inner.heard.insert(media_node.to_owned(), heard);
         Ok(inner.directory.rooms_len_on(&name))
@@ -282,6 +285,7 @@ impl Cluster {
             participants: heard.participants,
             busy_ratio: heard.busy_ratio,
             clock_skew_ms: heard.clock_skew_ms,
+            ticket_expires: heard.ticket_expires,
             rooms: inner.directory.rooms_on(&name),
             claims_in_flight: inner.directory.claims_in_flight(&name),
         })

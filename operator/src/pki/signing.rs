@@ -8,6 +8,7 @@ use aws_lc_rs::{
     rand::{SystemRandom, fill},
     signature::Ed25519KeyPair,
 };
+use hemicycle_proof::RoomHashKey;
 use k8s_openapi::{
     ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -49,8 +50,8 @@ pub enum SigningError {
 /// The keys. Debug shows none of them.
 pub struct SigningKeys {
     ticket: Signer,
-    proof: Ed25519KeyPair,
-    rooms: [u8; ROOMS_BYTES],
+    proof: hemicycle_proof::SigningKey,
+    rooms: RoomHashKey,
 }
 
 impl fmt::Debug for SigningKeys {
@@ -74,9 +75,10 @@ impl SigningKeys {
         };
         let ticket = Signer::from_pkcs8(bytes(TICKET)?);
         let ticket = ticket.map_err(|_| SigningError::Damaged(TICKET))?;
-        let proof = Ed25519KeyPair::from_pkcs8(bytes(PROOF)?);
+        let proof = hemicycle_proof::SigningKey::from_pkcs8_der(bytes(PROOF)?);
         let proof = proof.map_err(|_| SigningError::Damaged(PROOF))?;
-        let rooms = bytes(ROOMS)?.try_into().map_err(|_| SigningError::Damaged(ROOMS))?;
+        let rooms = RoomHashKey::from_bytes(bytes(ROOMS)?);
+        let rooms = rooms.map_err(|_| SigningError::Damaged(ROOMS))?;
         Ok(Self { ticket, proof, rooms })
     }
 
@@ -88,13 +90,13 @@ impl SigningKeys {
 
     /// Signs proofs.
     #[must_use]
-    pub fn proof(&self) -> &Ed25519KeyPair {
+    pub fn proof(&self) -> &hemicycle_proof::SigningKey {
         &self.proof
     }
 
-    /// Key of the HMAC that stands for a room's name.
+    /// Makes what stands for a room's name.
     #[must_use]
-    pub fn rooms(&self) -> &[u8; ROOMS_BYTES] {
+    pub fn rooms(&self) -> &RoomHashKey {
         &self.rooms
     }
 }
@@ -175,7 +177,8 @@ mod tests {
         let keys = SigningKeys::read(&data).expect("whole");
         let again = SigningKeys::read(&data).expect("whole");
         assert_eq!(keys.ticket().public_key(), again.ticket().public_key());
-        assert_eq!(keys.rooms(), again.rooms());
+        let hash = |keys: &SigningKeys| keys.rooms().hash("ministry/visio", "council");
+        assert_eq!(hash(&keys), hash(&again));
         for part in [TICKET, PROOF, ROOMS] {
             let mut damaged = data.clone();
             damaged.insert(part.to_owned(), ByteString(b"short".to_vec()));

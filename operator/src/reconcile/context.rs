@@ -21,6 +21,7 @@ use crate::{
     pki::{signing::SigningKeys, trust::TrustStore},
     replicas::Leadership,
     watches::Watches,
+    witness::Witness,
 };
 
 /// Refusals kept for one meeting cluster: the conditions name the newest, the log has them all.
@@ -75,6 +76,8 @@ pub struct Context {
     pub watches: Watches,
     /// What the API server itself is told to hold.
     pub admission: Arc<Admission>,
+    /// Bears witness to where meetings run, and keeps the journal of acts.
+    pub witness: Arc<Witness>,
     /// By tenant.
     pub memory: Mutex<BTreeMap<String, Memory>>,
     /// The wall clock.
@@ -121,6 +124,7 @@ impl Context {
     /// Forgets a meeting cluster that is gone.
     pub fn forget(&self, tenant: &str) {
         self.fleet.forget(tenant);
+        self.witness.forget(tenant);
         self.metrics.queue.forget(tenant);
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant);
     }

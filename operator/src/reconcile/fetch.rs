@@ -45,6 +45,8 @@ pub struct Observed {
     pub kubernetes_nodes: Option<BTreeMap<KubernetesNodeName, KubernetesNodeSeen>>,
     /// Scopes; likewise.
     pub scopes: Option<BTreeMap<ScopeName, ScopeSeen>>,
+    /// `metadata.resourceVersion` of the Secret with the keys.
+    pub credentials_version: Option<String>,
     /// What the keys are worth.
     pub credentials: CredentialsSeen,
     /// The public door.
@@ -96,6 +98,7 @@ pub async fn observe(
         media_nodes: readable(media_nodes.items),
         pods,
         scopes: scopes(context),
+        credentials_version: secret.as_ref().and_then(ResourceExt::resource_version),
         credentials: credentials::judge(secret_name, secret.as_ref()),
         gateway: deployment.as_ref().map(|deployment| gateway_seen(deployment, &gateway_pods)),
     })

@@ -2,6 +2,7 @@
 //! status. This page is the whole story; each step has a file. Invariant: one meeting cluster is
 //! never reconciled twice at the same time, and a bad one never stops the others.
 
+mod account;
 pub mod addresses;
 pub mod build;
 pub mod context;
@@ -85,7 +86,8 @@ pub async fn run(context: Arc<Context>) {
     let leads = || context.still_leading().is_ok();
     let meeting_clusters = &context.watches.meeting_clusters;
     let admission = context.admission.run(&keeper, meeting_clusters, leads);
-    tokio::join!(control(context.clone()), scopes::run(context.clone()), admission);
+    let policies = account::policies(context.clone());
+    tokio::join!(control(context.clone()), scopes::run(context.clone()), policies, admission);
 }
 
 async fn control(context: Arc<Context>) {
@@ -182,6 +184,7 @@ pub async fn reconcile_one(
     });
 
     show_fleet(context, &policy, &observed, &world, &report);
+    account::stand(context, &tenant, &observed, &world, &report);
     let look = Look { observed: &observed, world: &world, plan: &plan, gate: &report.gate };
     let applied = apply(context, cluster, &workload, &look).await;
     if applied.as_ref().is_err_and(failure::namespace_ends) {
@@ -194,6 +197,8 @@ pub async fn reconcile_one(
         // and so write a new status, which would wake us at once instead of after the pause.
         report.ordinal_high_water = world.ordinal_high_water;
     }
+    account::tell(context, &tenant, &world, &report, applied.is_ok().then_some(&plan));
+    account::credentials(context, &tenant, &workload.credentials_secret, &observed);
     let world = afterwards(context, &tenant, world, &applied, at);
     let told = conditions(&world, &policy, &report);
     let account = tell::Account {

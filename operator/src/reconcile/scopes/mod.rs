@@ -3,6 +3,7 @@
 //! owner. Decides nothing about media: the reconcile weighs for itself and believes no label of
 //! ours. Invariant: nothing is written unless it changed.
 
+mod acts;
 mod stamp;
 mod status;
 
@@ -42,6 +43,7 @@ const MANAGER: &str = "hemicycle-operator/scopes";
 pub async fn run(context: Arc<Context>) {
     let mut changes = context.watches.changes.clone();
     let mut tick = interval(LOOK_EVERY);
+    let mut before = None;
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -52,7 +54,7 @@ pub async fn run(context: Arc<Context>) {
                 sleep(GATHER).await;
             }
         }
-        look(&context).await;
+        before = look(&context, before).await;
     }
 }
 
@@ -72,12 +74,15 @@ struct Scope {
     seen: ScopeSeen,
 }
 
-async fn look(context: &Context) {
+/// What each scope was found to hold.
+type ByScope = BTreeMap<ScopeName, Found>;
+
+async fn look(context: &Context, before: Option<ByScope>) -> Option<ByScope> {
     let (scopes, nodes) = (&context.watches.scopes, &context.watches.kubernetes_nodes);
     if scopes.wait_until_ready().now_or_never().is_none()
         || nodes.wait_until_ready().now_or_never().is_none()
     {
-        return;
+        return before;
     }
     let readable = scopes.state().into_iter().filter_map(|guard| {
         let resource = guard.0.as_ref().ok()?.clone();
@@ -91,6 +96,9 @@ async fn look(context: &Context) {
     let nodes: BTreeMap<KubernetesNodeName, KubernetesNodeSeen> =
         nodes.state().iter().map(|node| seen(node)).collect();
     let found = weigh(context, &scopes, &nodes);
+    if let Some(before) = &before {
+        acts::evidence(context, before, &found);
+    }
     stamp::all(context, &scopes, &nodes, &found).await;
     for scope in &scopes {
         let found = found.get(&scope.name);
@@ -98,15 +106,16 @@ async fn look(context: &Context) {
             tell(context, scope, found).await;
         }
     }
+    Some(found)
 }
 
 fn weigh(
     context: &Context,
     scopes: &[Scope],
     nodes: &BTreeMap<KubernetesNodeName, KubernetesNodeSeen>,
-) -> BTreeMap<ScopeName, Found> {
+) -> ByScope {
     let now = seen::timestamp(context.now());
-    let mut all: BTreeMap<ScopeName, Found> = BTreeMap::new();
+    let mut all = ByScope::new();
     for scope in scopes {
         let found = all.entry(scope.name.clone()).or_default();
         for (name, node) in nodes {
@@ -146,6 +155,7 @@ async fn tell(context: &Context, scope: &Scope, found: &Found) {
     if before == after || context.still_leading().is_err() {
         return;
     }
+    acts::scope(context, resource, &before, &after);
     if let Some(note) = status::news(&before, &after) {
         announce(context, resource, note).await;
     }

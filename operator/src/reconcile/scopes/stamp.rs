@@ -18,7 +18,7 @@ use operator_core::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Found, Scope, dedicated};
+use super::{Found, Scope, acts, dedicated};
 use crate::reconcile::context::Context;
 
 /// Brings every Kubernetes node's stamps up to date.
@@ -45,7 +45,7 @@ pub(super) async fn all(
         }
         let params = PatchParams::default();
         match api.patch(name.as_str(), &params, &Patch::Merge(&change)).await {
-            Ok(_) => tracing::info!(kubernetes_node = %name, ?levels, "its scopes are stamped"),
+            Ok(_) => acts::stamped(context, name, &node, &levels),
             // Somebody else changed it meanwhile, or it is gone: the next look sees what is there.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             Err(error) => {

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod api_client;
 pub mod config;
+pub mod evidence;
 pub mod fleet;
 pub mod lease;
 pub mod metrics;

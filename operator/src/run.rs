@@ -21,12 +21,13 @@ use crate::{
     admin::{self, Readiness},
     api_client,
     config::Config,
+    evidence::Book,
     fleet::Fleet,
     lease::{Candidacy, Contender, Standing, holding::Acknowledged},
     metrics::Metrics,
     pki::{store, trust::TrustStore},
     placer,
-    reconcile::{self, context::Context},
+    reconcile::{self, context::Context, seen},
     replicas::{Asker, Leadership},
     watches::Watches,
 };
@@ -121,7 +122,9 @@ async fn lead_or_follow(parts: Parts, listener: TcpListener) -> anyhow::Result<(
 
     let reporter = Reporter { controller: "hemicycle-operator".into(), instance: Some(identity) };
     let recorder = Recorder::new(client.clone(), reporter);
-    let terms = Terms { client, config, recorder, metrics, trust, fleet, leadership, watches };
+    let book = Arc::new(Book::default());
+    let terms =
+        Terms { client, config, recorder, metrics, trust, fleet, leadership, watches, book };
     let leading = tokio::spawn(terms.follow(stop.clone()));
     contender.run(stop.clone()).await;
     stop.cancel();
@@ -146,6 +149,8 @@ struct Terms {
     fleet: Arc<Fleet>,
     leadership: Arc<Leadership>,
     watches: Watches,
+    /// Outlives a term: each answer in it bears its own age.
+    book: Arc<Book>,
 }
 
 impl Terms {
@@ -186,6 +191,7 @@ impl Terms {
     }
 
     fn context(&self, epoch: u64) -> Context {
+        self.book.begin_term(seen::timestamp(Timestamp::now()));
         Context {
             client: self.client.clone(),
             config: self.config.clone(),
@@ -196,6 +202,7 @@ impl Terms {
             leadership: self.leadership.clone(),
             epoch,
             watches: self.watches.clone(),
+            book: self.book.clone(),
             memory: std::sync::Mutex::default(),
             clock: Timestamp::now,
         }

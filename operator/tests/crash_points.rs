@@ -5,7 +5,11 @@
 
 mod api_server;
 
-use std::{cell::Cell, collections::BTreeMap, sync::Arc};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use api_server::{ApiServer, Cut};
 use clap::Parser;
@@ -22,7 +26,7 @@ use operator::{
     lease::Standing,
     metrics::Metrics,
     pki::trust::TrustStore,
-    reconcile::{self, context::Context, error::ReconcileError},
+    reconcile::{self, context::Context, error::ReconcileError, seen},
     replicas::Leadership,
     watches::Watches,
 };
@@ -94,6 +98,7 @@ fn process(server: &ApiServer) -> Context {
         leadership,
         epoch: 1,
         watches: watches(),
+        book: Arc::default(),
         memory: std::sync::Mutex::default(),
         clock,
     }
@@ -370,6 +375,22 @@ async fn a_refusal_that_lasts_is_told_once_and_not_written_again_and_again() {
         settle_in_place(&server, &context).await.expect_err("the quota is full");
     }
     assert_eq!(server.writes().len(), version, "{:?}", &server.writes()[version..]);
+}
+
+/// Harm if it fails: a new leader empties the media nodes whose evidence it has not heard yet.
+#[tokio::test]
+async fn nothing_follows_from_evidence_that_a_new_leader_has_not_asked_for_yet() {
+    let server = stage();
+    let context = process(&server);
+    server.put(CLUSTERS, cluster(&json!({})));
+    context.book.begin_term(seen::timestamp(clock()));
+    settle_in_place(&server, &context).await.expect("nothing is cut");
+    assert!(server.all(MEDIA_NODES).is_empty());
+    let told = server.get(CLUSTERS, "visio").expect("there")["status"].to_string();
+    assert!(told.contains("ScopeUnknown"), "{told}");
+    context.book.keep(&BTreeSet::new(), &BTreeMap::new(), seen::timestamp(clock()));
+    settle(&server, &context).await.expect("nothing is cut");
+    assert_eq!(server.all(MEDIA_NODES).len(), 1);
 }
 
 /// Harm if it fails: an operator that fights the end of every namespace, and says so ten times a

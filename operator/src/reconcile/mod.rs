@@ -47,7 +47,6 @@ use operator_core::{
     sovereignty::{self, Footing},
     world::{Deleting, DesiredState, GatewayRollout, RefusalSeen, World},
 };
-use tokio_stream::wrappers::WatchStream;
 
 use self::{
     build::manifest::Kind,
@@ -57,6 +56,7 @@ use self::{
     workload::{LABEL_OF_COMPONENT, MANAGED_BY, MEDIA_NODE, Workload},
 };
 use crate::{
+    evidence::Asking,
     fleet::{Known, Target},
     pki::{Authority, Role, store},
 };
@@ -74,7 +74,15 @@ type Guarded = DeserializeGuard<MeetingCluster>;
 
 /// Runs the controller until dropped.
 pub async fn run(context: Arc<Context>) {
-    tokio::join!(control(context.clone()), scopes::run(context));
+    let asking = Asking {
+        client: context.client.clone(),
+        namespace: context.config.namespace.clone(),
+        watches: context.watches.clone(),
+        book: context.book.clone(),
+        metrics: context.metrics.clone(),
+        clock: context.clock,
+    };
+    tokio::join!(asking.run(), control(context.clone()), scopes::run(context));
 }
 
 async fn control(context: Arc<Context>) {
@@ -85,7 +93,7 @@ async fn control(context: Arc<Context>) {
     let media_pods =
         watcher::Config::default().labels(&format!("{ours},{LABEL_OF_COMPONENT}={MEDIA_NODE}"));
     let owned = watcher::Config::default().labels(&ours);
-    let changes = WatchStream::from_changes(context.watches.changes.clone()).map(|_| ());
+    let changes = context.changes();
     let controller = Controller::new(Api::<Guarded>::all(client()), watcher::Config::default())
         .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
         .owns(Api::<PartialObjectMeta<MediaNode>>::all(client()), owned.clone())

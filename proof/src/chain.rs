@@ -118,6 +118,12 @@ impl Chain {
         if let Some(line) = checkpoint {
             let counted = Checkpoint::open(&Envelope::parse(line)?, &[*key])?;
             chain.belongs(counted.tenant)?;
+            if last.is_none() && counted.records == 0 {
+                // Retention deleted every record; the checkpoint alone says what comes next.
+                chain.sequence = counted.sequence;
+                chain.head = counted.head;
+                chain.latest = counted.written_at;
+            }
             if counted.sequence > chain.sequence {
                 let (counted, found) = (counted.sequence, chain.sequence);
                 return Err(ChainError::TailMissing { counted, found });

@@ -5,12 +5,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::contradiction::Contradiction;
 use crate::dsse::Envelope;
 use crate::hash::Sha256;
 use crate::key::{PublicKey, SigningKey};
 use crate::moment::Moment;
 use crate::signed::{self, Document, DocumentError};
 use crate::text::Text;
+
+/// Type of the payload of a checkpoint's envelope.
+pub const PAYLOAD_TYPE: &str = "application/vnd.hemicycle.checkpoint+json";
 
 /// What a chain held at a moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +40,7 @@ pub struct Checkpoint {
 }
 
 impl Document for Checkpoint {
-    const PAYLOAD_TYPE: &'static str = "application/vnd.hemicycle.checkpoint+json";
+    const PAYLOAD_TYPE: &'static str = PAYLOAD_TYPE;
     const TYPE: &'static str = "https://hemicycle.dev/checkpoint/v1";
 }
 
@@ -70,11 +74,13 @@ impl Checkpoint {
     }
 
     fn check(&self) -> Result<(), DocumentError> {
-        if self.first == 0 || self.first.checked_add(self.records) != self.sequence.checked_add(1) {
-            return Err(DocumentError::Unsound("its numbers do not add up"));
+        let end = self.first.checked_add(self.records);
+        let adds_up = end.is_some_and(|end| end.checked_sub(1) == Some(self.sequence));
+        if self.first == 0 || !adds_up {
+            return Err(DocumentError::Unsound(Contradiction::Count));
         }
         if (self.sequence == 0) != (self.head == Sha256::NONE) {
-            return Err(DocumentError::Unsound("a chain has a last line when it has a record"));
+            return Err(DocumentError::Unsound(Contradiction::Head));
         }
         Ok(())
     }

@@ -6,11 +6,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::contradiction::Contradiction;
 use crate::dsse::Envelope;
 use crate::key::{KeyId, PublicKey, SigningKey};
 use crate::moment::Moment;
 use crate::signed::{self, Document, DocumentError};
 use crate::text::Text;
+
+/// Type of the payload of a declaration's envelope.
+pub const PAYLOAD_TYPE: &str = "application/vnd.hemicycle.declaration+json";
+/// Type of the declaration itself.
+pub const TYPE: &str = "https://hemicycle.dev/declaration/v1";
 
 /// What an owner declares.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,8 +35,8 @@ pub struct Declaration {
 }
 
 impl Document for Declaration {
-    const PAYLOAD_TYPE: &'static str = "application/vnd.hemicycle.declaration+json";
-    const TYPE: &'static str = "https://hemicycle.dev/declaration/v1";
+    const PAYLOAD_TYPE: &'static str = PAYLOAD_TYPE;
+    const TYPE: &'static str = TYPE;
 }
 
 impl Declaration {
@@ -65,7 +71,7 @@ impl Declaration {
         if self.issued_at < self.expires_at {
             return Ok(());
         }
-        Err(DocumentError::Unsound("it ends before it begins"))
+        Err(DocumentError::Unsound(Contradiction::Validity))
     }
 }
 

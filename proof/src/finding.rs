@@ -1,11 +1,12 @@
 //! What can be wrong with a bundle.
 //!
-//! Data alone: [`plain`](crate::plain) says each in words. Invariant: a flaw that breaks the chain
+//! Data alone: [`plain`] says each in words. Invariant: a flaw that breaks the chain
 //! takes the proof away from the whole bundle; any other is told by the bundle itself, intact, and
 //! takes it away from the interval that it names.
 
 use std::fmt;
 
+use crate::contradiction::Contradiction;
 use crate::key::KeyId;
 use crate::moment::{Moment, Span};
 use crate::plain::{self, Lang};
@@ -49,7 +50,7 @@ pub enum Flaw {
     /// The signed content is not of its type.
     Malformed,
     /// The signed content contradicts itself.
-    Unsound(&'static str),
+    Unsound(Contradiction),
     /// The number is not the next one.
     Sequence {
         /// The next one.

@@ -2,8 +2,8 @@
 //! randomness; keys and times are arguments.
 //!
 //! [`ledger`] adds up what the leader sees, [`chain`] signs and links it, [`bundle`] verifies it
-//! offline and [`plain`] says in words what it proves and what it does not. [`journal`] is the audit
-//! log, [`declaration`] a signed word of a scope's owner. Rooms are [`RoomHash`] everywhere:
+//! offline and [`plain`] says in words what it proves and what it does not. [`journal`] is the
+//! audit log, [`declaration`] a signed word of a scope's owner. Rooms are [`RoomHash`] everywhere:
 //! no type here holds the name of a room or of a participant.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -12,6 +12,7 @@ pub mod account;
 pub mod bundle;
 pub mod chain;
 pub mod checkpoint;
+pub mod contradiction;
 pub mod declaration;
 pub mod dsse;
 pub mod finding;

@@ -1,7 +1,7 @@
 //! A verified bundle, and what is wrong with one, in plain French or English.
 //!
 //! Decides words and layout alone. Invariant: every account says what it does not prove; nothing
-//! printed holds a control character, since names are [`Text`](crate::text::Text).
+//! printed holds a control character, since names are [`Text`].
 
 mod audit;
 mod flaws;

@@ -9,6 +9,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
+use crate::contradiction::Contradiction;
 use crate::dsse::{Envelope, EnvelopeError};
 use crate::key::{PublicKey, SigningKey};
 
@@ -31,7 +32,7 @@ pub enum DocumentError {
     Malformed(&'static str),
     /// It contradicts itself.
     #[error("the document contradicts itself: {0}")]
-    Unsound(&'static str),
+    Unsound(Contradiction),
 }
 
 #[derive(Serialize, Deserialize)]

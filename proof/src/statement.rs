@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::contradiction::Contradiction;
 use crate::dsse::{Envelope, EnvelopeError};
 use crate::hash::Sha256;
 use crate::key::{PublicKey, SigningKey};
@@ -205,7 +206,7 @@ pub enum StatementError {
     Malformed,
     /// It contradicts itself.
     #[error("the statement contradicts itself: {0}")]
-    Unsound(&'static str),
+    Unsound(Contradiction),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -266,7 +267,7 @@ impl Placement {
             return Err(StatementError::Malformed);
         }
         if wire.subject != subject(&wire.predicate.observed.facts.image) {
-            return Err(StatementError::Unsound("its subject is not the pod's image"));
+            return Err(StatementError::Unsound(Contradiction::Subject));
         }
         wire.predicate.check().map_err(StatementError::Unsound)?;
         Ok(wire.predicate)
@@ -276,61 +277,61 @@ impl Placement {
     ///
     /// # Errors
     /// What does not hold.
-    pub fn check(&self) -> Result<(), &'static str> {
+    pub fn check(&self) -> Result<(), Contradiction> {
         self.observed.check()?;
         let Link { epoch, sequence, previous, latest } = self.chain;
         if sequence == 0 || sequence > NUMBER_MAX || epoch > NUMBER_MAX {
-            return Err("its sequence or epoch is out of range");
+            return Err(Contradiction::Number);
         }
         if (sequence == 1) != (previous == Sha256::NONE) {
-            return Err("the first record, and no other, follows nothing");
+            return Err(Contradiction::Beginning);
         }
         if latest < self.observed.interval.to {
-            return Err("its interval ends after the latest end of all");
+            return Err(Contradiction::LatestEnd);
         }
         Ok(())
     }
 }
 
 impl Observed {
-    fn check(&self) -> Result<(), &'static str> {
+    fn check(&self) -> Result<(), Contradiction> {
         if !self.interval.lies_in_one_day() {
-            return Err("its interval does not lie in one UTC day");
+            return Err(Contradiction::Interval);
         }
         if self.ticket.is_some_and(|ticket| ticket.from >= ticket.to) {
-            return Err("its ticket ends before it begins");
+            return Err(Contradiction::Ticket);
         }
         if self.facts.evidence.len() > EVIDENCE_MAX {
-            return Err("it lists too much evidence");
+            return Err(Contradiction::TooMuchEvidence);
         }
         self.check_rooms()?;
         self.check_silences()
     }
 
-    fn check_rooms(&self) -> Result<(), &'static str> {
+    fn check_rooms(&self) -> Result<(), Contradiction> {
         if self.rooms.len() > ROOMS_MAX {
-            return Err("it lists too many rooms");
+            return Err(Contradiction::TooManyRooms);
         }
         if !self.rooms.is_sorted_by(|a, b| a.hash < b.hash) {
-            return Err("its rooms are not in order, or one stands there twice");
+            return Err(Contradiction::RoomOrder);
         }
         let listed =
             self.rooms.iter().fold(0, |sum: u64, room| sum.saturating_add(room.participant_ms));
         let all = self.participant_ms;
         if all > NUMBER_MAX || listed > all || (self.rooms_omitted == 0 && listed != all) {
-            return Err("the time of its rooms is not the sum of them");
+            return Err(Contradiction::RoomSum);
         }
         Ok(())
     }
 
-    fn check_silences(&self) -> Result<(), &'static str> {
+    fn check_silences(&self) -> Result<(), Contradiction> {
         if self.silences.len() > SILENCES_MAX {
-            return Err("it lists too many silences");
+            return Err(Contradiction::TooManySilences);
         }
         let mut upto = self.interval.from;
         for silence in &self.silences {
             if silence.from < upto || silence.to <= silence.from {
-                return Err("its silences are not in order");
+                return Err(Contradiction::SilenceOrder);
             }
             upto = silence.to;
         }
@@ -338,10 +339,10 @@ impl Observed {
             self.silences.iter().fold(0, |sum: u64, silence| sum.saturating_add(silence.ms()));
         let most = self.interval.ms();
         if upto > self.interval.to || self.unobserved_ms > most || listed > self.unobserved_ms {
-            return Err("its silences are longer than its interval");
+            return Err(Contradiction::SilenceLength);
         }
         if self.silences.len() < SILENCES_MAX && listed != self.unobserved_ms {
-            return Err("the time without observation is not the sum of its silences");
+            return Err(Contradiction::SilenceSum);
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::chain::{Chain, ChainError};
 use crate::fixtures::{TENANT, join, lines, nine, observed, room, text};
 use crate::key::SigningKey;
 use crate::key::tests::key;
-use crate::statement::Observed;
+use crate::statement::{Link, Observed};
 
 const TEN_MINUTES: u64 = 600_000;
 
@@ -147,6 +147,31 @@ fn a_leader_that_was_fenced_out_cannot_fork_the_chain_unseen() {
 }
 
 #[test]
+fn a_record_of_a_lower_epoch_is_named_though_it_is_linked_well() {
+    let key = &key(1);
+    let (first, chain) = Chain::begin(text(TENANT)).append(observed("a", 0), 4, key).unwrap();
+    let observed = observed("a", TEN_MINUTES);
+    let latest = observed.interval.to;
+    let previous = Sha256::of(first.as_bytes());
+    let link = Link { epoch: 3, sequence: 2, previous, latest };
+    let second = Placement { observed, chain: link }.seal(key).unwrap().to_line();
+    let end = Checkpoint {
+        tenant: text(TENANT),
+        first: 1,
+        sequence: 2,
+        records: 2,
+        head: Sha256::of(second.as_bytes()),
+        epoch: 4,
+        written_at: nine(),
+        journal: None,
+    };
+    let end = end.seal(key).unwrap().to_line();
+    let went_back = Flaw::EpochWentBack { before: 4, found: 3 };
+    assert_eq!(flaws(&[first, second, end]), [(Place::Line(2), went_back)]);
+    assert_eq!(chain.sequence(), 1);
+}
+
+#[test]
 fn a_chain_is_taken_up_where_it_ended_and_misses_its_tail() {
     let all = sound();
     let public = key(1).public_key();
@@ -175,6 +200,13 @@ fn retention_leaves_a_bundle_that_says_where_it_begins() {
     let bundle = [&all[2..4], &[end]].concat();
     assert_eq!(verified(&join(&bundle)).unwrap().checkpoint.first, 3);
     assert!(kept.keep_from(2).is_err());
+    let none = kept.keep_from(5).unwrap();
+    let end = none.checkpoint(3, nine(), None, &key(1)).unwrap();
+    assert_eq!(verified(format!("{end}\n").as_bytes()).unwrap().checkpoint.records, 0);
+    let public = key(1).public_key();
+    let again = Chain::resume(text(TENANT), None, Some(end.as_bytes()), &public).unwrap();
+    let (line, _) = again.append(observed("p", 0), 3, &key(1)).unwrap();
+    assert!(line.len() > 1 && again.sequence() == 4);
     assert!(!flaws(&all[2..]).is_empty());
 }
 

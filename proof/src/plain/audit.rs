@@ -35,7 +35,7 @@ pub fn journal(lang: Lang, verified: &Verified) -> String {
     if !verified.from_the_beginning {
         let beginning = lang.say(
             "Anything before the first line: earlier files are not here.",
-            "Quoi que ce soit avant la première ligne\u{a0}: les fichiers antérieurs ne sont pas là.",
+            "Quoi que ce soit avant la première ligne\u{a0}: les fichiers antérieurs manquent.",
         );
         wrap(&mut page, "  – ", beginning);
     }
@@ -51,8 +51,8 @@ fn unsigned(lang: Lang, verified: &Verified) -> String {
                                   vouches for it."
             .to_owned(),
         (Lang::French, None) => "Qu’il s’agit du journal d’origine\u{a0}: ses lignes sont \
-                                 chaînées, non signées. Donnez --bundle et --key\u{a0}: un point de \
-                                 contrôle signé s’en portera garant."
+                                 chaînées, non signées. Donnez --bundle et --key\u{a0}: un point \
+                                 de contrôle signé s’en portera garant."
             .to_owned(),
         (Lang::English, Some(vouched)) => format!(
             "Anything about lines after number {vouched}: up to there the signed checkpoint \
@@ -101,7 +101,8 @@ const fn sentence(lang: Lang, flaw: Flaw) -> &'static str {
             "elle ne fait pas suite à la ligne précédente, qui a été modifiée, insérée ou déplacée",
         ),
         Flaw::AnchorMissing => lang.say(
-            "the line that the signed checkpoint names is not there; the end was removed or altered",
+            "the line that the signed checkpoint names is not there; the end was removed or \
+             altered",
             "la ligne que nomme le point de contrôle signé est absente\u{202f}; la fin a été \
              retirée ou modifiée",
         ),

@@ -29,7 +29,7 @@ fn english(flaw: &Flaw) -> String {
         Flaw::NotARecord => "signed, and not a record; it does not belong here".into(),
         Flaw::NoCheckpoint => "the last line is no checkpoint; the end was removed".into(),
         Flaw::Malformed => "signed content of an unknown form; another version wrote it".into(),
-        Flaw::Unsound(what) => format!("signed, and contradicts itself: {what}"),
+        Flaw::Unsound(what) => format!("signed, and contradicts itself: {}", what.english()),
         Flaw::Sequence { expected, found } => {
             format!("this is record {found} where {expected} belongs; records are missing or moved")
         }
@@ -97,7 +97,7 @@ fn french(flaw: &Flaw) -> String {
         Flaw::Malformed => {
             "contenu signé de forme inconnue\u{202f}; une autre version l’a écrit".into()
         }
-        Flaw::Unsound(what) => format!("signée, mais se contredit\u{a0}: «\u{a0}{what}\u{a0}»"),
+        Flaw::Unsound(what) => format!("signée, mais se contredit\u{a0}: {}", what.french()),
         Flaw::Sequence { expected, found } => format!(
             "enregistrement {found} à la place du {expected}\u{202f}; des enregistrements manquent \
              ou ont été déplacés"
@@ -106,8 +106,8 @@ fn french(flaw: &Flaw) -> String {
                            insérée ou déplacée"
             .into(),
         Flaw::EpochWentBack { before, found } => format!(
-            "un meneur d’époque {found} a écrit après celui d’époque {before}\u{202f}; il avait été \
-             remplacé et a fait bifurquer la chaîne"
+            "un meneur d’époque {found} a écrit après celui d’époque {before}\u{202f}; il avait \
+             été remplacé et a fait bifurquer la chaîne"
         ),
         Flaw::Tenant(tenant) => format!(
             "l’enregistrement appartient à {tenant}\u{202f}; deux chaînes ont été mélangées"

@@ -24,7 +24,8 @@ const ALWAYS: [(&str, &str); 5] = [
          numéro et sa date à la liste que publie l’autorité.",
     ),
     (
-        "That contents were encrypted, or who listened. The bundle speaks of places and times alone.",
+        "That contents were encrypted, or who listened. The bundle speaks of places and times \
+         alone.",
         "Que les contenus étaient chiffrés, ni qui écoutait. Le dossier ne parle que de lieux et \
          d’heures.",
     ),

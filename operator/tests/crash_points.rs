@@ -382,15 +382,27 @@ async fn a_refusal_that_lasts_is_told_once_and_not_written_again_and_again() {
 async fn nothing_follows_from_evidence_that_a_new_leader_has_not_asked_for_yet() {
     let server = stage();
     let context = process(&server);
-    server.put(CLUSTERS, cluster(&json!({})));
+    let sovereignty = json!({"scopeRefs": [{"name": "gold"}], "minimumEvidence": "E2"});
+    server.put(CLUSTERS, cluster(&json!({ "sovereignty": sovereignty })));
+    let look = async || {
+        for _ in 0..3 {
+            settle_in_place(&server, &context).await.expect("nothing is cut");
+        }
+        let media_node = server.all(MEDIA_NODES).remove(0);
+        (
+            media_node["spec"]["desiredState"].clone(),
+            media_node["spec"]["desiredStateReason"].clone(),
+        )
+    };
     context.book.begin_term(seen::timestamp(clock()));
-    settle_in_place(&server, &context).await.expect("nothing is cut");
-    assert!(server.all(MEDIA_NODES).is_empty());
-    let told = server.get(CLUSTERS, "visio").expect("there")["status"].to_string();
-    assert!(told.contains("ScopeUnknown"), "{told}");
+    look().await;
+    let mut pod = server.all(PODS).remove(0);
+    pod["spec"]["nodeName"] = json!("n1");
+    pod["status"] = json!({"phase": "Running"});
+    server.put(PODS, pod);
+    assert_eq!(look().await, (json!("Serving"), Value::Null));
     context.book.keep(&BTreeSet::new(), &BTreeMap::new(), seen::timestamp(clock()));
-    settle(&server, &context).await.expect("nothing is cut");
-    assert_eq!(server.all(MEDIA_NODES).len(), 1);
+    assert_eq!(look().await, (json!("Draining"), json!("ScopeLost")));
 }
 
 /// Harm if it fails: an operator that fights the end of every namespace, and says so ten times a

@@ -63,6 +63,8 @@ pub struct Metrics {
     pub scope_seconds_left: IntGaugeVec,
     /// What the watch over the admission policies did.
     pub admission: Admission,
+    /// Calls to providers' APIs by `scope` and `outcome` (ok, or the kind of failure).
+    pub provider_api_calls: IntCounterVec,
     /// The meeting clusters that are due; read at each scrape.
     pub queue: Queue,
     in_flight: IntGauge,
@@ -194,6 +196,11 @@ impl Metrics {
                 &["reason"],
             ),
             admission: Admission::new(),
+            provider_api_calls: counter(
+                "provider_api_calls_total",
+                "Calls to providers' APIs about machines, by outcome.",
+                &["scope", "outcome"],
+            ),
             queue: Queue::default(),
             in_flight: gauge("reconciles_in_flight", "Meeting clusters in reconcile now."),
             waiting: gauge(
@@ -233,6 +240,7 @@ impl Metrics {
             Box::new(self.connections_refused.clone()),
             Box::new(self.admission.repaired.clone()),
             Box::new(self.admission.intact.clone()),
+            Box::new(self.provider_api_calls.clone()),
             Box::new(self.in_flight.clone()),
             Box::new(self.waiting.clone()),
             Box::new(self.oldest.clone()),
@@ -246,6 +254,14 @@ impl Metrics {
     pub fn placed(&self, outcome: &str, took: Duration) {
         self.placements.with_label_values(&[outcome]).inc();
         self.placement_duration.with_label_values(&[outcome]).observe(took.as_secs_f64());
+    }
+
+    /// Forgets the calls to the API of a scope that names none any more.
+    pub fn forget_scope(&self, scope: &str) {
+        for outcome in ["ok", "misconfigured", "unreachable", "refused", "unreadable"] {
+            // A series that was never made cannot be removed, and need not be.
+            let _ = self.provider_api_calls.remove_label_values(&[scope, outcome]);
+        }
     }
 
     /// Forgets the series of a media node that is gone.

@@ -22,6 +22,7 @@ use crate::{
     admission::Admission,
     api_client,
     config::Config,
+    evidence::Book,
     fleet::Fleet,
     lease::{Candidacy, Contender, Standing, holding::Acknowledged},
     metrics::Metrics,
@@ -31,7 +32,7 @@ use crate::{
         trust::TrustStore,
     },
     placer,
-    reconcile::{self, context::Context},
+    reconcile::{self, context::Context, seen},
     replicas::{Asker, Leadership},
     watches::Watches,
     witness::{self, Witness},
@@ -140,6 +141,7 @@ async fn lead_or_follow(parts: Parts, listener: TcpListener) -> anyhow::Result<(
         watches,
         admission,
         witness,
+        book: Arc::new(Book::default()),
     };
     let leading = tokio::spawn(Arc::new(terms).follow(stop.clone()));
     contender.run(stop.clone()).await;
@@ -167,6 +169,8 @@ struct Terms {
     watches: Watches,
     admission: Arc<Admission>,
     witness: Arc<Witness>,
+    /// Outlives a term: each answer in it bears its own age.
+    book: Arc<Book>,
 }
 
 impl Terms {
@@ -231,6 +235,7 @@ impl Terms {
     }
 
     fn context(&self, epoch: u64, signing: Arc<SigningKeys>) -> Context {
+        self.book.begin_term(seen::timestamp(Timestamp::now()));
         Context {
             client: self.client.clone(),
             config: self.config.clone(),
@@ -244,6 +249,7 @@ impl Terms {
             watches: self.watches.clone(),
             admission: self.admission.clone(),
             witness: self.witness.clone(),
+            book: self.book.clone(),
             memory: std::sync::Mutex::default(),
             clock: Timestamp::now,
         }

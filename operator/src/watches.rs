@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use hemicycle_crds::{MeetingCluster, QualificationScope};
+use hemicycle_crds::{ANNOTATION_DECLARATION, MeetingCluster, QualificationScope};
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -29,6 +29,8 @@ use crate::reconcile::seen;
 
 /// Labels that scopes may name: all others of a Kubernetes node can change as they like.
 const SCOPE_LABELS: &str = "node-restriction.kubernetes.io/";
+/// Well-known label with a Kubernetes node's region.
+const REGION_LABEL: &str = "topology.kubernetes.io/region";
 
 /// The copies.
 #[derive(Clone)]
@@ -76,13 +78,15 @@ fn trim_node(node: &mut Node) {
     }
 }
 
-/// What a plan could depend on: not the heartbeats, and not the labels of others.
+/// What a plan could depend on: not the heartbeats, and not the labels and annotations of others.
 fn node_digest(node: &Node) -> u64 {
     let seen = seen::kubernetes_node(node);
     let ours = seen.labels.iter().filter(|(key, _)| key.contains(SCOPE_LABELS));
     let mut hasher = DefaultHasher::new();
     (ours.collect::<Vec<_>>(), seen.zone.to_string(), seen.ready, seen.unschedulable)
         .hash(&mut hasher);
+    let declaration = node.annotations().get(ANNOTATION_DECLARATION);
+    (seen.labels.get(REGION_LABEL), seen.provider_id, declaration).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -184,6 +188,14 @@ mod tests {
         }));
         assert!(wakes(|node| node["status"]["conditions"][0]["status"] = json!("Unknown")));
         assert!(wakes(|node| node["spec"] = json!({"unschedulable": true})));
+        assert!(wakes(|node| node["spec"] = json!({"providerID": "aws:///eu-west-2a/i-0"})));
+        assert!(wakes(|node| {
+            node["metadata"]["labels"]["topology.kubernetes.io/region"] = json!("eu-west-2");
+        }));
+        assert!(wakes(|node| {
+            node["metadata"]["annotations"] = json!({"hemicycle.dev/declaration": "{}"});
+        }));
+        assert!(!wakes(|node| node["metadata"]["annotations"] = json!({"example.org/a": "1"})));
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod api_server;
 
 use std::{
     cell::Cell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, LazyLock},
 };
 
@@ -27,7 +27,7 @@ use operator::{
     lease::Standing,
     metrics::Metrics,
     pki::{signing::SigningKeys, trust::TrustStore},
-    reconcile::{self, context::Context, error::ReconcileError},
+    reconcile::{self, context::Context, error::ReconcileError, seen},
     replicas::Leadership,
     watches::Watches,
     witness::Witness,
@@ -109,6 +109,7 @@ fn process(server: &ApiServer) -> Context {
         leadership,
         epoch: 1,
         watches: watches(),
+        book: Arc::default(),
         memory: std::sync::Mutex::default(),
         clock,
     }
@@ -388,6 +389,34 @@ async fn a_refusal_that_lasts_is_told_once_and_not_written_again_and_again() {
         settle_in_place(&server, &context).await.expect_err("the quota is full");
     }
     assert_eq!(server.writes().len(), version, "{:?}", &server.writes()[version..]);
+}
+
+/// Harm if it fails: a new leader empties the media nodes whose evidence it has not heard yet.
+#[tokio::test]
+async fn nothing_follows_from_evidence_that_a_new_leader_has_not_asked_for_yet() {
+    let server = stage();
+    let context = process(&server);
+    let sovereignty = json!({"scopeRefs": [{"name": "gold"}], "minimumEvidence": "E2"});
+    server.put(CLUSTERS, cluster(&json!({ "sovereignty": sovereignty })));
+    let look = async || {
+        for _ in 0..3 {
+            settle_in_place(&server, &context).await.expect("nothing is cut");
+        }
+        let media_node = server.all(MEDIA_NODES).remove(0);
+        (
+            media_node["spec"]["desiredState"].clone(),
+            media_node["spec"]["desiredStateReason"].clone(),
+        )
+    };
+    context.book.begin_term(seen::timestamp(clock()));
+    look().await;
+    let mut pod = server.all(PODS).remove(0);
+    pod["spec"]["nodeName"] = json!("n1");
+    pod["status"] = json!({"phase": "Running"});
+    server.put(PODS, pod);
+    assert_eq!(look().await, (json!("Serving"), Value::Null));
+    context.book.keep(&BTreeSet::new(), &BTreeMap::new(), seen::timestamp(clock()));
+    assert_eq!(look().await, (json!("Draining"), json!("ScopeLost")));
 }
 
 /// Harm if it fails: an operator that fights the end of every namespace, and says so ten times a

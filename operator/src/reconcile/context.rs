@@ -7,14 +7,17 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use futures_util::{Stream, StreamExt, stream};
 use jiff::Timestamp;
 use kube::{Client, runtime::events::Recorder};
 use operator_core::{autoscale::ScaleMemory, violation::Violation, world::RefusalSeen};
+use tokio_stream::wrappers::WatchStream;
 
 use super::error::ReconcileError;
 use crate::{
     admission::Admission,
     config::Config,
+    evidence::Book,
     fleet::Fleet,
     lease::Standing,
     metrics::Metrics,
@@ -78,6 +81,8 @@ pub struct Context {
     pub admission: Arc<Admission>,
     /// Bears witness to where meetings run, and keeps the journal of acts.
     pub witness: Arc<Witness>,
+    /// What others than the cluster say of Kubernetes nodes.
+    pub book: Arc<Book>,
     /// By tenant.
     pub memory: Mutex<BTreeMap<String, Memory>>,
     /// The wall clock.
@@ -92,6 +97,13 @@ impl Context {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         (self.clock)()
+    }
+
+    /// Counts everything that plans and statuses depend on and that does not concern one meeting
+    /// cluster alone: Kubernetes nodes, scopes, and what is said of them.
+    pub fn changes(&self) -> impl Stream<Item = ()> + Send + use<> {
+        let seen = WatchStream::from_changes(self.watches.changes.clone());
+        stream::select(seen, WatchStream::from_changes(self.book.changes())).map(|_| ())
     }
 
     /// Refuses to go on when the Lease is not certainly ours any more.

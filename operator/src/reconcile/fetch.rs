@@ -33,6 +33,7 @@ use super::{
     objects, seen,
     workload::{GATEWAY, LABEL_OF_COMPONENT, MEDIA_NODE, Workload},
 };
+use crate::evidence::Witness;
 
 /// What was read.
 #[derive(Debug)]
@@ -131,11 +132,8 @@ async fn kubernetes_nodes(
     if store.wait_until_ready().now_or_never().is_none() {
         return Ok(None);
     }
-    let mut all: BTreeMap<KubernetesNodeName, KubernetesNodeSeen> = store
-        .state()
-        .iter()
-        .map(|node| (KubernetesNodeName::new(node.name_any()), seen::kubernetes_node(node)))
-        .collect();
+    let witness = Witness::new(&context.book, &context.watches);
+    let mut all = witness.kubernetes_nodes(&context.watches);
     // The copy may not know a young Kubernetes node yet: its absence would count as its end.
     let api: Api<Node> = Api::all(context.client.clone());
     for pod in pods.values() {
@@ -146,7 +144,7 @@ async fn kubernetes_nodes(
         if let std::collections::btree_map::Entry::Vacant(entry) = all.entry(key) {
             let found = api.get_opt(&name).await;
             if let Some(node) = found.map_err(read_error(&format!("Node {name}")))? {
-                entry.insert(seen::kubernetes_node(&node));
+                entry.insert(witness.kubernetes_node(&node).1);
             }
         }
     }
@@ -221,9 +219,12 @@ pub fn world(
     let violations = violations.unwrap_or_else(|| {
         status.map(|status| seen::violations(&status.violations)).unwrap_or_default()
     });
+    let asked_for = &policy.sovereignty;
+    // What may be known in a moment is not known yet: nothing that runs is touched for that.
+    let awaited = context.book.awaits(&asked_for.scopes, asked_for.minimum_evidence, now);
     World {
         media_nodes: media_nodes.collect(),
-        kubernetes_nodes: observed.kubernetes_nodes.clone(),
+        kubernetes_nodes: observed.kubernetes_nodes.clone().filter(|_| !awaited),
         scopes: observed.scopes.clone(),
         ordinal_high_water: status
             .map(|status| u64::try_from(status.ordinal_high_water).unwrap_or_default())

@@ -50,7 +50,6 @@ use operator_core::{
         Deleting, DesiredState, GatewayRollout, MediaNodeSeen, RefusalSeen, ReportSeen, World,
     },
 };
-use tokio_stream::wrappers::WatchStream;
 
 use self::{
     build::manifest::Kind,
@@ -61,6 +60,7 @@ use self::{
 };
 use crate::{
     admission::{Keeper, attested::Entry},
+    evidence::Asking,
     fleet::{Known, Target, TicketTerms},
     pki::{Authority, Role, store},
 };
@@ -87,7 +87,16 @@ pub async fn run(context: Arc<Context>) {
     let meeting_clusters = &context.watches.meeting_clusters;
     let admission = context.admission.run(&keeper, meeting_clusters, leads);
     let policies = account::policies(context.clone());
-    tokio::join!(control(context.clone()), scopes::run(context.clone()), policies, admission);
+    let asking = Asking {
+        client: context.client.clone(),
+        namespace: context.config.namespace.clone(),
+        watches: context.watches.clone(),
+        book: context.book.clone(),
+        metrics: context.metrics.clone(),
+        clock: context.clock,
+    };
+    let scopes = scopes::run(context.clone());
+    tokio::join!(asking.run(), control(context.clone()), scopes, policies, admission);
 }
 
 async fn control(context: Arc<Context>) {
@@ -98,7 +107,7 @@ async fn control(context: Arc<Context>) {
     let media_pods =
         watcher::Config::default().labels(&format!("{ours},{LABEL_OF_COMPONENT}={MEDIA_NODE}"));
     let owned = watcher::Config::default().labels(&ours);
-    let changes = WatchStream::from_changes(context.watches.changes.clone()).map(|_| ());
+    let changes = context.changes();
     let controller = Controller::new(Api::<Guarded>::all(client()), watcher::Config::default())
         .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
         .owns(Api::<PartialObjectMeta<MediaNode>>::all(client()), owned.clone())

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use hemicycle_crds::{QualificationScope, QualificationScopeStatus};
 use kube::{
     Api, Resource, ResourceExt,
@@ -30,6 +30,7 @@ use serde_json::json;
 use tokio::time::{interval, sleep};
 
 use super::{context::Context, seen};
+use crate::evidence::Witness;
 
 /// How often scopes are looked at, beside every change: an expiry comes without an event.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -41,14 +42,14 @@ const MANAGER: &str = "hemicycle-operator/scopes";
 
 /// Runs until dropped.
 pub async fn run(context: Arc<Context>) {
-    let mut changes = context.watches.changes.clone();
+    let mut changes = context.changes();
     let mut tick = interval(LOOK_EVERY);
     let mut before = None;
     loop {
         tokio::select! {
             _ = tick.tick() => {}
-            changed = changes.changed() => {
-                if changed.is_err() {
+            changed = changes.next() => {
+                if changed.is_none() {
                     return;
                 }
                 sleep(GATHER).await;
@@ -90,11 +91,12 @@ async fn look(context: &Context, before: Option<ByScope>) -> Option<ByScope> {
         Some(Scope { name, seen: seen::scope(&resource), resource })
     });
     let scopes: Vec<Scope> = readable.collect();
-    let seen = |node: &k8s_openapi::api::core::v1::Node| {
-        (KubernetesNodeName::new(node.name_any()), seen::kubernetes_node(node))
-    };
-    let nodes: BTreeMap<KubernetesNodeName, KubernetesNodeSeen> =
-        nodes.state().iter().map(|node| seen(node)).collect();
+    let now = seen::timestamp(context.now());
+    if context.book.awaits(scopes.iter().map(|scope| &scope.name), Level::E0, now) {
+        // A new leader would tell of every Kubernetes node that nobody vouches for it.
+        return before;
+    }
+    let nodes = Witness::new(&context.book, &context.watches).kubernetes_nodes(&context.watches);
     let found = weigh(context, &scopes, &nodes);
     if let Some(before) = &before {
         acts::evidence(context, before, &found);

@@ -19,7 +19,9 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::{reflector, watcher};
 use kube::{Client, Config};
 use operator::admission::{Admission, Entry, Keeper};
+use operator::config::LogFormat;
 use operator::metrics::Metrics;
+use operator::telemetry;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
@@ -628,21 +630,30 @@ fn with_media_namespace(
     name: &str,
     scenes: impl AsyncFnOnce(&Story, &Cluster, &Admission) -> Result<()>,
 ) {
-    // Another part of the process may have chosen it already; it is the same one.
+    // An earlier story of this process may have chosen both already; they are the same.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let _ = telemetry::install(LogFormat::Text, "warn");
     tell(name, |story| {
         install::definitions(story.bed(), &|text| story.say(text))?;
         let all = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
         install::kubectl(story.bed(), &all)?;
         install::namespace(story.bed(), OPERATOR_NAMESPACE)?;
         let _rights = installed(story.bed(), "rights", "templates/rbac.yaml")?;
-        Runtime::new()?.block_on(async {
+        let told = Runtime::new()?.block_on(async {
             let cluster = Cluster::reach(story.bed()).await?;
             let admission = Admission::new(&settings()?)?;
             attest(story, &cluster, &admission).await?;
             scenes(story, &cluster, &admission).await
-        })
+        });
+        // No operator is there to end the pods that bear its labels.
+        let gone = delete_namespace(story.bed(), story.namespace());
+        told.and(gone)
     });
+}
+
+fn delete_namespace(bed: &Bed, name: &str) -> Result<()> {
+    let line = ["delete", "namespace", name, "--ignore-not-found", "--timeout=60s"];
+    install::kubectl(bed, &line).map(|_| ()).context("the namespace does not go")
 }
 
 fn settings() -> Result<operator::admission::policies::Settings> {
@@ -716,8 +727,7 @@ fn the_api_server_refuses_what_would_leave_the_scope() {
         attempts.make(cluster, story, true).await?;
         without_a_list(story, cluster).await?;
         // Policies must not hold up what Kubernetes clears.
-        let gone = install::remove_namespace(story.bed(), story.namespace(), 60);
-        gone.context("the namespace does not go while the policies are in force")
+        delete_namespace(story.bed(), story.namespace())
     });
 }
 
@@ -744,8 +754,7 @@ async fn without_a_list(story: &Story, cluster: &Cluster) -> Result<()> {
     until("a pod is refused", async || refused(&pods, &another).await).await?;
     let (path, body) = (format!("{pods}/free/binding"), binding("free", "n1"));
     until("a binding is refused", async || refused(&path, &body).await).await?;
-    install::kubectl(story.bed(), &["delete", "namespace", &name, "--timeout=60s"])?;
-    Ok(())
+    delete_namespace(story.bed(), &name)
 }
 
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";

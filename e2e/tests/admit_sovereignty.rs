@@ -86,6 +86,7 @@ impl Cluster {
             Who::Kubelet => &self.kubelet,
         };
         let format = match *method {
+            Method::PATCH if body.is_array() => "application/json-patch+json",
             Method::PATCH => "application/merge-patch+json",
             _ => "application/json",
         };
@@ -125,6 +126,8 @@ struct Attempt {
 /// All attempts of one story, with the paths of its namespace.
 struct Attempts {
     namespace: String,
+    /// UID of n1.
+    node_uid: Value,
     all: Vec<Attempt>,
 }
 
@@ -385,7 +388,10 @@ fn any_pod(attempts: &mut Attempts) {
         attempts.pod(what, Admin, plain_pod("any", change), Some(said));
     }
     let mirror = json!({"apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": "static-n1", "annotations": {
+        "metadata": {"name": "static-n1",
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n1",
+                "uid": attempts.node_uid, "controller": true}],
+            "annotations": {
             "kubernetes.io/config.mirror": "x", "kubernetes.io/config.hash": "x",
             "kubernetes.io/config.source": "file"}},
         "spec": {"nodeName": "n1", "containers": [{"name": "main", "image": "a"}]}});
@@ -501,8 +507,8 @@ fn media_pod_changes(attempts: &mut Attempts) {
         json!({"status": {"message": "fine"}}),
         None,
     );
-    let swap =
-        json!({"spec": {"containers": [{"name": "media-node", "image": "example.org/a:1"}]}});
+    let swap = json!([{"op": "replace", "path": "/spec/containers/0/image",
+        "value": image(PREFIX).replace('0', "f")}]);
     attempts.change("swaps its image", Admin, &pod, swap, Some("stays as it was made"));
     let debug = json!({"spec": {"ephemeralContainers": [{"name": "debug", "image": "a"}]}});
     attempts.change(
@@ -701,7 +707,9 @@ async fn in_force(cluster: &Cluster, attempts: &Attempts) -> Result<()> {
 fn the_api_server_refuses_what_would_leave_the_scope() {
     with_media_namespace("admission", async |story, cluster, _| {
         let namespace = story.namespace().to_owned();
-        let mut attempts = Attempts { namespace, all: Vec::new() };
+        let node = cluster.ask(Who::Admin, &Method::GET, "/api/v1/nodes/n1", &Value::Null).await;
+        let node_uid = node.map_err(anyhow::Error::msg)?["metadata"]["uid"].clone();
+        let mut attempts = Attempts { namespace, node_uid, all: Vec::new() };
         let pods = attempts.pods();
         for pod in ["visio-0", "visio-1-0"] {
             cluster.create(Who::Operator, &pods, &media_pod(pod, json!({}))).await?;

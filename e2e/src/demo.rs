@@ -128,7 +128,7 @@ fn on_bed(
 pub fn install_all(bed: &Bed, archives: &[PathBuf], say: bed::Progress<'_>) -> Result<()> {
     say("loading the three images on every node");
     load(bed, archives)?;
-    install::charts(bed, say)?;
+    install::charts(bed, archives, say)?;
     install::scope(bed, say)?;
     Ok(())
 }

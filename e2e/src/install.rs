@@ -13,6 +13,7 @@ use livekit_contract::privacy::Private;
 use crate::bed::{Bed, Error, Progress, Result};
 use crate::cache;
 use crate::cast::Credentials;
+use crate::images;
 use crate::process::{Wait, run};
 
 /// Namespace of the operator.
@@ -33,19 +34,29 @@ pub fn samples() -> PathBuf {
     cache::checkout().join("samples")
 }
 
-/// Installs both charts with the images that were loaded, and waits until the operator is ready.
+/// Installs both charts with the images of `archives`, of which the operator's at least was loaded,
+/// and waits until the operator is ready. Images are named by digest, and of media pods no others are allowed.
 ///
 /// # Errors
 /// If helm refuses or the operator does not become ready.
-pub fn charts(bed: &Bed, progress: Progress<'_>) -> Result<()> {
+pub fn charts(bed: &Bed, archives: &[PathBuf], progress: Progress<'_>) -> Result<()> {
     definitions(bed, progress)?;
     progress("helm upgrade --install hemicycle charts/hemicycle");
     let mut values = vec!["workloadPullPolicy=Never".to_owned(), "image.pullPolicy=Never".into()];
     // People read these logs.
     values.push("log.format=text".into());
-    for image in ["image", "mediaNodeImage", "gatewayImage"] {
+    values.push("admission.images.digests=required".into());
+    values.push("admission.images.prefixes={localhost/hemicycle/}".into());
+    for (image, name) in
+        [("image", "operator"), ("mediaNodeImage", "media-node"), ("gatewayImage", "gateway")]
+    {
+        let archive = archives.iter().find(|archive| archive.file_stem() == Some(name.as_ref()));
+        let archive = archive.ok_or_else(|| Error::Unknown {
+            name: format!("an image of {name}"),
+            known: archives.iter().map(|path| path.display().to_string()).collect(),
+        })?;
         values.push(format!("{image}.registry=localhost"));
-        values.push(format!("{image}.tag=dev"));
+        values.push(format!("{image}.digest={}", images::Reference::of(archive)?.digest));
     }
     helm(bed, "hemicycle", &values)
 }

@@ -42,7 +42,12 @@ fn apply(story: &Story, case: &Case) -> Result<std::result::Result<(), String>> 
     }
     let said = install::apply_text(story.bed(), "case", last);
     let said = said.map(|_| ()).map_err(|error| error.to_string());
-    let all = ["meetingcluster/case", "medianode/case", "qualificationscope/case"];
+    let all = [
+        "meetingcluster/case",
+        "medianode/case",
+        "qualificationscope/case",
+        "attestednodes/attested-nodes",
+    ];
     let line = [&["delete", "-n", "default", "--ignore-not-found"][..], &all].concat();
     install::kubectl(story.bed(), &line)?;
     Ok(said)

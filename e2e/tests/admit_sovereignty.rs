@@ -19,7 +19,9 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::{reflector, watcher};
 use kube::{Client, Config};
 use operator::admission::{Admission, Entry, Keeper};
+use operator::config::LogFormat;
 use operator::metrics::Metrics;
+use operator::telemetry;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
@@ -84,6 +86,7 @@ impl Cluster {
             Who::Kubelet => &self.kubelet,
         };
         let format = match *method {
+            Method::PATCH if body.is_array() => "application/json-patch+json",
             Method::PATCH => "application/merge-patch+json",
             _ => "application/json",
         };
@@ -123,6 +126,8 @@ struct Attempt {
 /// All attempts of one story, with the paths of its namespace.
 struct Attempts {
     namespace: String,
+    /// UID of n1.
+    node_uid: Value,
     all: Vec<Attempt>,
 }
 
@@ -383,7 +388,10 @@ fn any_pod(attempts: &mut Attempts) {
         attempts.pod(what, Admin, plain_pod("any", change), Some(said));
     }
     let mirror = json!({"apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": "static-n1", "annotations": {
+        "metadata": {"name": "static-n1",
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n1",
+                "uid": attempts.node_uid, "controller": true}],
+            "annotations": {
             "kubernetes.io/config.mirror": "x", "kubernetes.io/config.hash": "x",
             "kubernetes.io/config.source": "file"}},
         "spec": {"nodeName": "n1", "containers": [{"name": "main", "image": "a"}]}});
@@ -499,8 +507,8 @@ fn media_pod_changes(attempts: &mut Attempts) {
         json!({"status": {"message": "fine"}}),
         None,
     );
-    let swap =
-        json!({"spec": {"containers": [{"name": "media-node", "image": "example.org/a:1"}]}});
+    let swap = json!([{"op": "replace", "path": "/spec/containers/0/image",
+        "value": image(PREFIX).replace('0', "f")}]);
     attempts.change("swaps its image", Admin, &pod, swap, Some("stays as it was made"));
     let debug = json!({"spec": {"ephemeralContainers": [{"name": "debug", "image": "a"}]}});
     attempts.change(
@@ -628,21 +636,30 @@ fn with_media_namespace(
     name: &str,
     scenes: impl AsyncFnOnce(&Story, &Cluster, &Admission) -> Result<()>,
 ) {
-    // Another part of the process may have chosen it already; it is the same one.
+    // An earlier story of this process may have chosen both already; they are the same.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let _ = telemetry::install(LogFormat::Text, "warn");
     tell(name, |story| {
         install::definitions(story.bed(), &|text| story.say(text))?;
         let all = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
         install::kubectl(story.bed(), &all)?;
         install::namespace(story.bed(), OPERATOR_NAMESPACE)?;
         let _rights = installed(story.bed(), "rights", "templates/rbac.yaml")?;
-        Runtime::new()?.block_on(async {
+        let told = Runtime::new()?.block_on(async {
             let cluster = Cluster::reach(story.bed()).await?;
             let admission = Admission::new(&settings()?)?;
             attest(story, &cluster, &admission).await?;
             scenes(story, &cluster, &admission).await
-        })
+        });
+        // No operator is there to end the pods that bear its labels.
+        let gone = delete_namespace(story.bed(), story.namespace());
+        told.and(gone)
     });
+}
+
+fn delete_namespace(bed: &Bed, name: &str) -> Result<()> {
+    let line = ["delete", "namespace", name, "--ignore-not-found", "--timeout=60s"];
+    install::kubectl(bed, &line).map(|_| ()).context("the namespace does not go")
 }
 
 fn settings() -> Result<operator::admission::policies::Settings> {
@@ -690,7 +707,9 @@ async fn in_force(cluster: &Cluster, attempts: &Attempts) -> Result<()> {
 fn the_api_server_refuses_what_would_leave_the_scope() {
     with_media_namespace("admission", async |story, cluster, _| {
         let namespace = story.namespace().to_owned();
-        let mut attempts = Attempts { namespace, all: Vec::new() };
+        let node = cluster.ask(Who::Admin, &Method::GET, "/api/v1/nodes/n1", &Value::Null).await;
+        let node_uid = node.map_err(anyhow::Error::msg)?["metadata"]["uid"].clone();
+        let mut attempts = Attempts { namespace, node_uid, all: Vec::new() };
         let pods = attempts.pods();
         for pod in ["visio-0", "visio-1-0"] {
             cluster.create(Who::Operator, &pods, &media_pod(pod, json!({}))).await?;
@@ -716,8 +735,7 @@ fn the_api_server_refuses_what_would_leave_the_scope() {
         attempts.make(cluster, story, true).await?;
         without_a_list(story, cluster).await?;
         // Policies must not hold up what Kubernetes clears.
-        let gone = install::remove_namespace(story.bed(), story.namespace(), 60);
-        gone.context("the namespace does not go while the policies are in force")
+        delete_namespace(story.bed(), story.namespace())
     });
 }
 
@@ -744,8 +762,7 @@ async fn without_a_list(story: &Story, cluster: &Cluster) -> Result<()> {
     until("a pod is refused", async || refused(&pods, &another).await).await?;
     let (path, body) = (format!("{pods}/free/binding"), binding("free", "n1"));
     until("a binding is refused", async || refused(&path, &body).await).await?;
-    install::kubectl(story.bed(), &["delete", "namespace", &name, "--timeout=60s"])?;
-    Ok(())
+    delete_namespace(story.bed(), &name)
 }
 
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use super::layout::{node_address, pod_block};
 use super::{Bed, Error, Result};
+use crate::images;
 use crate::process::{self, Wait, run, run_line};
 
 impl Bed {
@@ -59,7 +60,8 @@ impl Bed {
         command
     }
 
-    /// Imports OCI archives on node `n`. Works inside the bed.
+    /// Imports OCI archives on node `n`, where they are then known by tag and by digest. Works inside
+    /// the bed.
     ///
     /// # Errors
     /// If containerd refuses one.
@@ -67,6 +69,10 @@ impl Bed {
         for archive in archives {
             let import = ["ctr", "-n", "k8s.io", "images", "import"];
             run(self.on_node(n).args(import).arg(archive))?;
+            let image = images::Reference::of(archive)?;
+            // The kubelet finds by digest only what is called so.
+            let tag = ["ctr", "-n", "k8s.io", "images", "tag", "--force"];
+            run(self.on_node(n).args(tag).args([&image.tagged, &image.pinned()]))?;
         }
         Ok(())
     }

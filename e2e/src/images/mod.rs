@@ -11,6 +11,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
+
 use crate::bed::{Error, Result};
 use crate::cache;
 use crate::process::run;
@@ -59,6 +61,44 @@ fn fill(root: &Path, files: &[(&str, &Path)], links: &[&str]) -> std::io::Result
         symlink(target, root.join("bin").join(link))?;
     }
     Ok(())
+}
+
+/// What an image in an OCI archive of ours is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// By tag, as in `localhost/hemicycle/operator:dev`.
+    pub tagged: String,
+    /// Digest of its manifest, as in `sha256:…`.
+    pub digest: String,
+}
+
+impl Reference {
+    /// Reads it from the archive.
+    ///
+    /// # Errors
+    /// If it cannot be read, or holds no named image.
+    pub fn of(archive: &Path) -> Result<Self> {
+        let text = run(Command::new("tar").arg("-xOf").arg(archive).arg("index.json"))?;
+        let index: Value = serde_json::from_str(&text).unwrap_or_default();
+        let manifest = &index["manifests"][0];
+        let tagged = manifest["annotations"]["org.opencontainers.image.ref.name"].as_str();
+        match (tagged, manifest["digest"].as_str()) {
+            (Some(tagged), Some(digest)) => {
+                Ok(Self { tagged: tagged.to_owned(), digest: digest.to_owned() })
+            }
+            _ => Err(Error::Machine {
+                what: format!("{} holds no named image", archive.display()),
+                remedy: "remove it, and it is built again",
+            }),
+        }
+    }
+
+    /// By digest, as in `localhost/hemicycle/operator@sha256:…`.
+    #[must_use]
+    pub fn pinned(&self) -> String {
+        let (name, _) = self.tagged.rsplit_once(':').unwrap_or((&self.tagged, ""));
+        format!("{name}@{}", self.digest)
+    }
 }
 
 /// Builds `containerfile` with `context` as `tag` into the OCI archive `output`.

@@ -101,7 +101,7 @@ impl Surroundings {
         bed.up(1, &|text| log.note(text))?;
         let bed = &*self.bed.insert(bed);
         demo::load(bed, std::slice::from_ref(operator))?;
-        install::charts(bed, &|text| log.note(text))?;
+        install::charts(bed, &images, &|text| log.note(text))?;
         Ok(bed)
     }
 

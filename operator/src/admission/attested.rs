@@ -137,7 +137,8 @@ impl Attested {
         Ok(written)
     }
 
-    /// Takes the entry of a meeting cluster away.
+    /// Takes the entry of a meeting cluster away. Not the last one: without any the object is
+    /// [removed](Self::remove), for its spec cannot be empty.
     ///
     /// # Errors
     /// When the API server refuses.
@@ -149,6 +150,28 @@ impl Attested {
     ) -> Result<(), AttestedError> {
         self.lock().remove(&(namespace.to_owned(), meeting_cluster.to_owned()));
         apply(client, namespace, meeting_cluster, &json!([]), "take away").await
+    }
+
+    /// Removes the object as it was seen; one that changed since stays.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn remove(&self, client: &Client, seen: &AttestedNodes) -> Result<(), AttestedError> {
+        let namespace = seen.namespace().unwrap_or_default();
+        let api: Api<AttestedNodes> = Api::namespaced(client.clone(), &namespace);
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: seen.uid(),
+                resource_version: seen.resource_version(),
+            }),
+            ..DeleteParams::default()
+        };
+        self.lock().retain(|(of, _), _| *of != namespace);
+        match api.delete(ATTESTED_NODES, &params).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            Err(source) => Err(AttestedError::Remove { namespace, source }),
+        }
     }
 
     fn known(
@@ -189,27 +212,6 @@ pub async fn get(client: &Client, namespace: &str) -> Result<Option<AttestedNode
         namespace: namespace.to_owned(),
         source,
     })
-}
-
-/// Removes the object as it was seen; one that changed since stays.
-///
-/// # Errors
-/// When the API server refuses.
-pub async fn remove(client: &Client, seen: &AttestedNodes) -> Result<(), AttestedError> {
-    let namespace = seen.namespace().unwrap_or_default();
-    let api: Api<AttestedNodes> = Api::namespaced(client.clone(), &namespace);
-    let params = DeleteParams {
-        preconditions: Some(Preconditions {
-            uid: seen.uid(),
-            resource_version: seen.resource_version(),
-        }),
-        ..DeleteParams::default()
-    };
-    match api.delete(ATTESTED_NODES, &params).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-        Err(source) => Err(AttestedError::Remove { namespace, source }),
-    }
 }
 
 async fn read(

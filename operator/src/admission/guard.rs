@@ -32,7 +32,10 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, time::sleep};
 
 use super::policies::{Kind, Wanted};
-use crate::{metrics::Metrics, reconcile::objects};
+use crate::{
+    metrics::Metrics,
+    reconcile::{error::is_conflict, objects},
+};
 
 /// A look without a cause, should a watch have died silently.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -58,6 +61,13 @@ enum GuardError {
     Write { act: &'static str, object: String, source: kube::Error },
     #[error("the API server did not keep {object} as it was written: does it serve this version?")]
     Altered { object: String },
+}
+
+impl GuardError {
+    /// Somebody wrote at the same time, such as the API server its status: nothing is known yet.
+    fn is_race(&self) -> bool {
+        matches!(self, Self::Write { source, .. } if is_conflict(source))
+    }
 }
 
 /// What was done to a policy or binding.
@@ -169,9 +179,15 @@ impl Guard {
         let (mut canon, mut failures) = (Canon::new(), 0_u32);
         loop {
             let looked = self.look(keeper, &mut canon, leads).await;
-            failures = if looked.is_ok() { 0 } else { failures.saturating_add(1) };
-            self.tell(keeper, looked);
+            let raced = looked.as_ref().is_err_and(GuardError::is_race);
+            if !raced {
+                failures = if looked.is_ok() { 0 } else { failures.saturating_add(1) };
+                self.tell(keeper, looked);
+            }
             sleep(PAUSE).await;
+            if raced {
+                continue;
+            }
             let again = match failures {
                 0 => LOOK_EVERY,
                 _ => PAUSE.saturating_mul(2_u32.saturating_pow(failures)).min(LOOK_EVERY),

@@ -11,7 +11,7 @@ pub mod policies;
 
 use std::{sync::Arc, time::Duration};
 
-use hemicycle_crds::MeetingCluster;
+use hemicycle_crds::{AttestedNodes, MeetingCluster};
 use jiff::Timestamp;
 use kube::{Api, Client, ResourceExt, core::DeserializeGuard, runtime::reflector::Store};
 use tokio::{sync::Mutex, time::interval};
@@ -126,33 +126,35 @@ impl Admission {
                     cluster.name_any() == name && cluster.namespace().as_ref() == Some(&namespace)
                 })
             };
-            let listed = object.spec.meeting_clusters.iter().map(|entry| entry.name.clone());
-            let mut left = 0_usize;
-            for name in listed {
+            let mut stale = Vec::new();
+            for entry in &object.spec.meeting_clusters {
                 // A copy may lag: an absence is confirmed.
-                if here(&name) || exists(client, &namespace, &name).await? {
-                    left = left.saturating_add(1);
-                } else {
-                    self.attested.withdraw(client, &namespace, &name).await?;
+                if !here(&entry.name) && !exists(client, &namespace, &entry.name).await? {
+                    stale.push(entry.name.as_str());
                 }
             }
-            if left == 0 {
-                self.leave(client, &namespace).await?;
+            if stale.len() == object.spec.meeting_clusters.len() {
+                self.leave(client, &object).await?;
+                continue;
+            }
+            for name in stale {
+                self.attested.withdraw(client, &namespace, name).await?;
             }
         }
         Ok(())
     }
 
-    /// Leaves a namespace in which no meeting cluster has an entry.
-    async fn leave(&self, client: &Client, namespace: &str) -> Result<(), AdmissionError> {
+    /// Leaves a namespace in which no meeting cluster has an entry, unless one came since.
+    async fn leave(&self, client: &Client, seen: &AttestedNodes) -> Result<(), AdmissionError> {
         let _turn = self.turn.lock().await;
-        let Some(object) = attested::get(client, namespace).await? else { return Ok(()) };
-        if !object.spec.meeting_clusters.is_empty() {
+        let namespace = seen.namespace().unwrap_or_default();
+        let now = attested::get(client, &namespace).await?;
+        if now.is_none_or(|now| now.resource_version() != seen.resource_version()) {
             return Ok(());
         }
         // In this order: see the invariant.
-        self.namespaces.unmark(client, namespace).await?;
-        Ok(attested::remove(client, &object).await?)
+        self.namespaces.unmark(client, &namespace).await?;
+        Ok(self.attested.remove(client, seen).await?)
     }
 }
 

@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 use crate::account::Account;
 use crate::checkpoint::Checkpoint;
 use crate::dsse::{Envelope, EnvelopeError};
-use crate::finding::{Finding, Flaw, Place};
+use crate::finding::{Breach, Finding, Flaw, Place};
 use crate::hash::Sha256;
 use crate::key::PublicKey;
 use crate::moment::{Moment, Span};
 use crate::signed::DocumentError;
-use crate::statement::{Placement, StatementError};
+use crate::statement::{Observed, Placement, StatementError};
 use crate::text::Text;
 
 /// Longest bundle that is verified: a year of a hundred media nodes with a record each hour.
@@ -182,20 +182,8 @@ impl Walk {
         if before.is_some_and(|end| interval.from < end) {
             self.find(at, Flaw::Overlap { pod });
         }
-        match observed.ticket {
-            None => self.find(at, Flaw::NoTicket),
-            Some(ticket) if !ticket.contains(interval) => {
-                self.find(at, Flaw::OutsideTicket { ticket, interval });
-            }
-            Some(_) => {}
-        }
-        let expires = observed.facts.scope.expires;
-        if interval.to > expires {
-            let scope = observed.facts.scope.name.clone();
-            self.find(at, Flaw::AfterExpiry { scope, expires, interval });
-        }
-        if observed.violations > 0 {
-            self.find(at, Flaw::Violations { count: observed.violations, interval });
+        for breach in breaches(observed) {
+            self.find(at, Flaw::Breach(breach));
         }
         if let Some(account) = account {
             if let Some(silence) = silence {
@@ -227,6 +215,28 @@ impl Walk {
             self.omitted += 1;
         }
     }
+}
+
+/// What a record says against itself.
+fn breaches(observed: &Observed) -> Vec<Breach> {
+    let interval = observed.interval;
+    let mut found = Vec::new();
+    match observed.ticket {
+        None => found.push(Breach::NoTicket),
+        Some(ticket) if !ticket.contains(interval) => {
+            found.push(Breach::OutsideTicket { ticket, interval });
+        }
+        Some(_) => {}
+    }
+    let scope = &observed.facts.scope;
+    if interval.to > scope.expires {
+        let (scope, expires) = (scope.name.clone(), scope.expires);
+        found.push(Breach::AfterExpiry { scope, expires, interval });
+    }
+    if observed.violations > 0 {
+        found.push(Breach::Violations { count: observed.violations, interval });
+    }
+    found
 }
 
 fn envelope_flaw(error: &EnvelopeError) -> Flaw {

@@ -85,6 +85,13 @@ pub enum Flaw {
     },
     /// The checkpoint names another last record.
     Head,
+    /// The record is intact, and what it says is not in order.
+    Breach(Breach),
+}
+
+/// What an intact record says that is not in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Breach {
     /// The pod held no ticket.
     NoTicket,
     /// The interval goes beyond the pod's tickets.
@@ -116,13 +123,7 @@ impl Flaw {
     /// Whether the bundle is not what was written, rather than saying something unwelcome.
     #[must_use]
     pub const fn breaks_the_chain(&self) -> bool {
-        !matches!(
-            self,
-            Self::NoTicket
-                | Self::OutsideTicket { .. }
-                | Self::AfterExpiry { .. }
-                | Self::Violations { .. }
-        )
+        !matches!(self, Self::Breach(_))
     }
 }
 

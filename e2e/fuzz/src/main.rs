@@ -10,6 +10,7 @@
 mod call;
 mod contract;
 mod media;
+mod proof;
 mod records;
 mod seeds;
 mod shard;
@@ -24,7 +25,7 @@ use libfuzzer_sys::fuzz_target;
 type Target = fn(&[u8]);
 
 /// Names and functions. A new parser gets a line here and seeds in [`seeds`].
-const TARGETS: [(&str, Target); 12] = [
+const TARGETS: [(&str, Target); 15] = [
     ("token", contract::token),
     ("frame", contract::frame),
     ("twirp", contract::twirp),
@@ -37,6 +38,9 @@ const TARGETS: [(&str, Target); 12] = [
     ("numbers", media::numbers),
     ("shard", shard::shard),
     ("call", call::call),
+    ("envelope", proof::envelope),
+    ("bundle", proof::bundle),
+    ("journal", proof::journal),
 ];
 
 static TARGET: OnceLock<Target> = OnceLock::new();

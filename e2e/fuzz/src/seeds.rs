@@ -35,6 +35,7 @@ pub fn write(directory: &Path) -> io::Result<()> {
     all.extend(media());
     all.extend(shell());
     all.extend(meetings());
+    all.extend(crate::proof::seeds());
     for (target, name, bytes) in all {
         let folder = directory.join(target);
         fs::create_dir_all(&folder)?;

@@ -9,7 +9,7 @@ use crate::chain::{Chain, ChainError};
 use crate::fixtures::{TENANT, join, lines, nine, observed, room, text};
 use crate::key::SigningKey;
 use crate::key::tests::key;
-use crate::statement::{Link, Observed};
+use crate::statement::Link;
 
 const TEN_MINUTES: u64 = 600_000;
 
@@ -217,18 +217,24 @@ fn what_an_intact_bundle_says_is_judged() {
         change(&mut record);
         let refused = of(vec![record]).unwrap_err();
         assert!(refused.account.is_some(), "it is intact");
-        refused.findings[0].flaw.clone()
+        match &refused.findings[0].flaw {
+            Flaw::Breach(breach) => breach.clone(),
+            flaw => panic!("{flaw:?}"),
+        }
     };
-    assert_eq!(breached(|record| record.ticket = None), Flaw::NoTicket);
+    assert_eq!(breached(|record| record.ticket = None), Breach::NoTicket);
     assert!(matches!(
         breached(|record| record.ticket.as_mut().unwrap().to = nine().plus_ms(1)),
-        Flaw::OutsideTicket { .. }
+        Breach::OutsideTicket { .. }
     ));
     assert!(matches!(
         breached(|record| record.facts.scope.expires = nine().plus_ms(1)),
-        Flaw::AfterExpiry { .. }
+        Breach::AfterExpiry { .. }
     ));
-    assert!(matches!(breached(|record| record.violations = 1), Flaw::Violations { count: 1, .. }));
+    assert!(matches!(
+        breached(|record| record.violations = 1),
+        Breach::Violations { count: 1, .. }
+    ));
     let twice = of(vec![observed("p", 0), observed("p", TEN_MINUTES - 1)]).unwrap_err();
     assert!(twice.account.is_none());
     assert_eq!(twice.findings[0].flaw, Flaw::Overlap { pod: text("p") });

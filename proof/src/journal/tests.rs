@@ -92,6 +92,19 @@ fn a_name_in_place_of_a_redaction_is_refused() {
 }
 
 #[test]
+fn a_line_has_one_spelling() {
+    let line = Entry { event: event(0), previous: Sha256::NONE }.to_line();
+    assert!(Entry::parse(line.as_bytes()).is_ok());
+    for other in [
+        format!("{line} "),
+        line.replace("\":", "\": "),
+        line.replace("operator", "\\u006fperator"),
+    ] {
+        assert!(Entry::parse(other.as_bytes()).is_err(), "{other}");
+    }
+}
+
+#[test]
 fn ids_are_unique_and_in_order() {
     let ids: Vec<&str> = EventId::ALL.iter().map(|event| event.id()).collect();
     assert!(ids.is_sorted());

@@ -1,7 +1,7 @@
 //! Each flaw in a sentence: what is wrong, and what that means.
 
 use super::{Lang, interval};
-use crate::finding::{Finding, Flaw, Place};
+use crate::finding::{Breach, Finding, Flaw, Place};
 
 pub(super) fn sentence(lang: Lang, finding: &Finding) -> String {
     let place = match (lang, finding.place) {
@@ -52,17 +52,23 @@ fn english(flaw: &Flaw) -> String {
         Flaw::Head => "the last record is not the one that the checkpoint names; the end was \
                        removed or replaced"
             .into(),
-        Flaw::NoTicket => "the pod held no ticket; nothing says that it was in the scope".into(),
-        Flaw::OutsideTicket { ticket, interval: span } => format!(
+        Flaw::Breach(breach) => breach_english(breach),
+    }
+}
+
+fn breach_english(breach: &Breach) -> String {
+    match breach {
+        Breach::NoTicket => "the pod held no ticket; nothing says that it was in the scope".into(),
+        Breach::OutsideTicket { ticket, interval: span } => format!(
             "the pod ran ({}) outside the time of its tickets ({})",
             interval(Lang::English, *span),
             interval(Lang::English, *ticket)
         ),
-        Flaw::AfterExpiry { scope, expires, interval: span } => format!(
+        Breach::AfterExpiry { scope, expires, interval: span } => format!(
             "the attestation of scope {scope} ended at {expires} and the pod went on ({})",
             interval(Lang::English, *span)
         ),
-        Flaw::Violations { count, interval: span } => format!(
+        Breach::Violations { count, interval: span } => format!(
             "{count} violation(s) of the scope open ({}); the operator saw them itself",
             interval(Lang::English, *span)
         ),
@@ -127,21 +133,27 @@ fn french(flaw: &Flaw) -> String {
         Flaw::Head => "le dernier enregistrement n’est pas celui que nomme le point de \
                        contrôle\u{202f}; la fin a été retirée ou remplacée"
             .into(),
-        Flaw::NoTicket => {
+        Flaw::Breach(breach) => breach_french(breach),
+    }
+}
+
+fn breach_french(breach: &Breach) -> String {
+    match breach {
+        Breach::NoTicket => {
             "le pod ne détenait aucun ticket\u{202f}; rien ne dit qu’il était dans le \
                            périmètre"
                 .into()
         }
-        Flaw::OutsideTicket { ticket, interval: span } => format!(
+        Breach::OutsideTicket { ticket, interval: span } => format!(
             "le pod a fonctionné ({}) hors de la validité de ses tickets ({})",
             interval(Lang::French, *span),
             interval(Lang::French, *ticket)
         ),
-        Flaw::AfterExpiry { scope, expires, interval: span } => format!(
+        Breach::AfterExpiry { scope, expires, interval: span } => format!(
             "l’attestation du périmètre {scope} a pris fin à {expires} et le pod a continué ({})",
             interval(Lang::French, *span)
         ),
-        Flaw::Violations { count, interval: span } => format!(
+        Breach::Violations { count, interval: span } => format!(
             "{count} violation(s) du périmètre ouverte(s) ({})\u{202f}; l’opérateur les a lui-même \
              constatées",
             interval(Lang::French, *span)

@@ -43,7 +43,7 @@ const SECRETS: &str = "api/v1/namespaces/hemicycle-system/secrets";
 const MACHINE: &str = "aws:///eu-west-2a/i-0a1b2c3d";
 const START_MS: i64 = 1_795_424_400_000;
 /// Far more than any condition takes.
-const WITHIN: Duration = Duration::from_secs(120);
+const WITHIN: Duration = Duration::from_secs(60);
 
 thread_local! {
     /// Milliseconds since 1970, moved on by the test of this thread.

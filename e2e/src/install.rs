@@ -4,6 +4,7 @@
 //! Invariant: every step can be repeated.
 
 use std::fs;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -18,6 +19,15 @@ use crate::process::{Wait, run};
 
 /// Namespace of the operator.
 pub const OPERATOR_NAMESPACE: &str = "hemicycle-system";
+
+/// The claim, and the volume, for the proof.
+const PROOF_CLAIM: &str = "hemicycle-proof";
+
+/// Short, so that a story sees several statements.
+const PROOF_EVERY_SECONDS: u32 = 10;
+
+/// Whom the operator runs as.
+const OPERATOR_USER: u32 = 65_532;
 
 /// The API key's name in what we install.
 const API_KEY: &str = "visio";
@@ -41,8 +51,11 @@ pub fn samples() -> PathBuf {
 /// If helm refuses or the operator does not become ready.
 pub fn charts(bed: &Bed, archives: &[PathBuf], progress: Progress<'_>) -> Result<()> {
     definitions(bed, progress)?;
+    proof_volume(bed)?;
     progress("helm upgrade --install hemicycle charts/hemicycle");
     let mut values = vec!["workloadPullPolicy=Never".to_owned(), "image.pullPolicy=Never".into()];
+    values.push(format!("proof.volumeClaim={PROOF_CLAIM}"));
+    values.push(format!("proof.everySeconds={PROOF_EVERY_SECONDS}"));
     // People read these logs.
     values.push("log.format=text".into());
     values.push("admission.images.digests=required".into());
@@ -59,6 +72,32 @@ pub fn charts(bed: &Bed, archives: &[PathBuf], progress: Progress<'_>) -> Result
         values.push(format!("{image}.digest={}", images::Reference::of(archive)?.digest));
     }
     helm(bed, "hemicycle", &values)
+}
+
+/// Where the proof lies, on the bed's own disk: the bed's machines share it, as they would share a
+/// network file system.
+#[must_use]
+pub fn proof_directory(bed: &Bed) -> PathBuf {
+    bed.layout().state().join("proof")
+}
+
+/// A volume for the operator's replicas to share.
+fn proof_volume(bed: &Bed) -> Result<()> {
+    let directory = proof_directory(bed);
+    fs::create_dir_all(&directory)
+        .and_then(|()| chown(&directory, Some(OPERATOR_USER), Some(OPERATOR_USER)))
+        .map_err(|source| Error::file("make", &directory, source))?;
+    let manifest = format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {OPERATOR_NAMESPACE}}}\n---\n\
+         apiVersion: v1\nkind: PersistentVolume\nmetadata: {{name: {PROOF_CLAIM}}}\nspec:\n  \
+         capacity: {{storage: 1Gi}}\n  accessModes: [ReadWriteMany]\n  storageClassName: \"\"\n  \
+         persistentVolumeReclaimPolicy: Retain\n  hostPath: {{path: {}, type: Directory}}\n---\n\
+         apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {{name: {PROOF_CLAIM}, namespace: \
+         {OPERATOR_NAMESPACE}}}\nspec:\n  accessModes: [ReadWriteMany]\n  storageClassName: \
+         \"\"\n  volumeName: {PROOF_CLAIM}\n  resources: {{requests: {{storage: 1Gi}}}}\n",
+        directory.display()
+    );
+    apply_text(bed, "proof-volume", &manifest).map(|_| ())
 }
 
 /// Installs the chart with the resource definitions.

@@ -26,6 +26,9 @@ const BUILT_VARIABLE: &str = "HEMICYCLE_IMAGES";
 const IMAGES: [(&str, &str); 3] =
     [("media-node", "media-node"), ("gateway", "operator/gateway"), ("operator", "operator")];
 
+/// The program that travels in the operator's image.
+const PROOF: &str = "hemicycle-proof";
+
 /// Builds the three images and returns their archives, tagged `localhost/hemicycle/NAME:dev`.
 ///
 /// # Errors
@@ -51,7 +54,8 @@ pub fn product(progress: Progress<'_>) -> Result<Vec<PathBuf>> {
         let containerfile = cache::checkout().join(directory).join("Containerfile");
         let tag = format!("localhost/hemicycle/{name}:dev");
         let archive = output.join(format!("{name}.tar"));
-        if is_current(&archive, &[&binaries.join(name), &containerfile, &page]) {
+        let proof = binaries.join(PROOF);
+        if is_current(&archive, &[&binaries.join(name), &proof, &containerfile, &page]) {
             progress(&format!("{tag} is built already"));
         } else {
             build(&containerfile, &context, &tag, &archive)?;
@@ -71,13 +75,13 @@ pub fn product(progress: Progress<'_>) -> Result<Vec<PathBuf>> {
     Ok(archives)
 }
 
-/// Compiles the three static binaries and returns their directory.
+/// Compiles the static binaries and returns their directory.
 ///
 /// # Errors
 /// If the compiler fails.
 pub fn binaries() -> Result<PathBuf> {
     let programs = IMAGES.iter().flat_map(|(name, _)| ["--package", name, "--bin", name]);
-    compile(programs)
+    compile(programs.chain(["--package", PROOF, "--bin", PROOF]))
 }
 
 /// Compiles the load generator the same way and returns its path. The images' packages are named
@@ -87,7 +91,8 @@ pub fn binaries() -> Result<PathBuf> {
 /// If the compiler fails.
 pub fn load_generator() -> Result<PathBuf> {
     let packages = IMAGES.iter().flat_map(|(name, _)| ["--package", name]);
-    Ok(compile(packages.chain(["--package", "e2e", "--bin", "load"]))?.join("load"))
+    let load = ["--package", PROOF, "--package", "e2e", "--bin", "load"];
+    Ok(compile(packages.chain(load))?.join("load"))
 }
 
 fn compile<'a>(programs: impl Iterator<Item = &'a str>) -> Result<PathBuf> {
@@ -103,7 +108,7 @@ fn compile<'a>(programs: impl Iterator<Item = &'a str>) -> Result<PathBuf> {
 /// Hard links where the file system allows, so that the context costs nothing.
 fn fill(context: &Path, binaries: &Path, page: &Path) -> std::io::Result<()> {
     copy_all(page, &context.join("page"))?;
-    for (name, _) in IMAGES {
+    for name in IMAGES.iter().map(|(name, _)| *name).chain([PROOF]) {
         let (from, to) = (binaries.join(name), context.join(name));
         fs::hard_link(&from, &to).or_else(|_| fs::copy(&from, &to).map(|_| ()))?;
     }

@@ -181,7 +181,7 @@ impl Sim {
                     participants: process.rooms.values().sum(),
                     busy_ratio: f64::from(process.rooms.values().sum::<u32>()) / 60.0,
                     clock_skew_ms: 0,
-            ticket_expires: Timestamp(0),
+                    ticket_expires: Timestamp(0),
                     rooms: process.rooms.clone(),
                     claims_in_flight: 0,
                 });

@@ -210,7 +210,7 @@ impl Speaker {
                     if let (None, Some(quoted)) = (&wanted.ticket, &quoted) {
                         // What was taken away never comes back: the next one is a new one.
                         self.tickets.forget();
-                        grants.spawn(send_grant(client.clone(), withdrawal(epoch, quoted), None));
+                        grants.spawn(send_grant(client.clone(), without_grant(epoch, quoted, vec![]), None));
                     }
                     if wanted.desired != said {
                         said = wanted.desired;
@@ -290,7 +290,8 @@ impl Speaker {
         self.clock_fits = fits;
     }
 
-    /// What answers a report: a grant with the ticket, or the end of a ticket that may not be held.
+    /// What answers a report: a grant with the ticket; without a grant, as while it drains, the
+    /// ticket alone, since its rooms stay under it; or the end of a ticket that may not be held.
     fn answer(&mut self, quoted: &Quoted) -> Option<(media::GrantRequest, Option<Grant>)> {
         let epoch = self.cluster.epoch();
         let ticket = self.ticket();
@@ -304,8 +305,12 @@ impl Speaker {
             };
             return Some((request, Some(grant)));
         }
-        let withdraw = ticket.is_empty() && quoted.holds_ticket;
-        withdraw.then(|| (withdrawal(epoch, quoted), None))
+        let worth_saying = if ticket.is_empty() {
+            quoted.holds_ticket
+        } else {
+            self.shared.leadership.may_place()
+        };
+        worth_saying.then(|| (without_grant(epoch, quoted, ticket), None))
     }
 
     /// The ticket that the media node is to hold now; no bytes are none.
@@ -372,12 +377,12 @@ impl Speaker {
 
 type Answer = Result<Result<tonic::Response<media::GrantReply>, tonic::Status>, Elapsed>;
 
-/// Takes the ticket away and gives nothing.
-fn withdrawal(epoch: u64, quoted: &Quoted) -> media::GrantRequest {
+/// Allows no new room; says what ticket is to be held, or, by no bytes, that none is.
+fn without_grant(epoch: u64, quoted: &Quoted, ticket: Vec<u8>) -> media::GrantRequest {
     media::GrantRequest {
         epoch,
         ttl_ms: 0,
-        ticket: Vec::new(),
+        ticket,
         incarnation: quoted.incarnation.clone(),
         uptime_ms: quoted.uptime_ms,
     }

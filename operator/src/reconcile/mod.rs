@@ -387,16 +387,18 @@ fn show_fleet(
         let zone = node.and_then(|node| {
             Some(observed.kubernetes_nodes.as_ref()?.get(&node.into())?.zone.to_string())
         });
-        let admits = seen.is_some_and(|seen| {
-            let clock_fits = |report: &ReportSeen| sovereignty::clock_fits(report.clock_skew_ms);
+        let clock_fits = |report: &ReportSeen| sovereignty::clock_fits(report.clock_skew_ms);
+        let footed = seen.filter(|seen| {
+            seen.report.as_ref().is_none_or(clock_fits)
+                && sovereignty::footing(&report.gate, seen) == Footing::InScope
+        });
+        let admits = footed.is_some_and(|seen| {
             seen.desired == DesiredState::Serving
                 && seen.deleting == Deleting::No
                 && pod.metadata.deletion_timestamp.is_none()
-                && seen.report.as_ref().is_none_or(clock_fits)
-                && sovereignty::footing(&report.gate, seen) == Footing::InScope
         });
-        // Who may be given no new room needs no ticket: the rooms that it has go on without.
-        let ticket = seen.filter(|_| admits).and_then(|seen| terms(report, seen, node?));
+        // One that drains keeps its ticket: its rooms go on under it, as the proof will say.
+        let ticket = footed.and_then(|seen| terms(report, seen, node?));
         known.push(Known {
             media_node: name.clone(),
             zone: zone.unwrap_or_default(),

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use operator_core::{
     Condition as CoreCondition, capacity,
     fleet::{REPORT_FRESH_MS, Standing},
+    ids::RoomKey,
     plan::PlanReport,
     policy::Policy,
     report::MediaNodeState,
@@ -21,6 +22,10 @@ use operator_core::{
     world::{MediaNodeSeen, PodSeen},
 };
 
+use crate::pki::signing::SigningKeys;
+
+/// Rooms of a violation that are listed by their hash.
+const ROOM_HASHES_MAX: usize = 16;
 /// Lines of what is held back, in the status.
 const HELD_MAX: usize = 16;
 /// Numbers alone are written this often at most, in milliseconds; a transition is written at once.
@@ -72,20 +77,30 @@ pub fn meeting_cluster(
         load_ratio: Some(rounded(scale.load_ratio)),
         load: Some(percent(scale.load_ratio)),
         ordinal_high_water: i64::try_from(report.ordinal_high_water).unwrap_or(i64::MAX),
-        violations: report.violations.iter().map(|it| violation(it, &before.violations)).collect(),
+        violations: report.violations.iter().map(|it| violation(it, before, facts)).collect(),
         violations_open: count(report.violations.iter().filter(|it| it.is_open(report.at)).count()),
         flows: facts.flows.to_vec(),
         held: held.take(HELD_MAX).collect(),
         url: Some(format!("{}://{}", facts.scheme, facts.domain)),
-        facts: BTreeMap::from([("epoch".to_owned(), facts.epoch.to_string())]),
+        facts: BTreeMap::from([
+            ("epoch".to_owned(), facts.epoch.to_string()),
+            ("proofKey".to_owned(), facts.keys.proof().public_key().to_base64()),
+        ]),
         observed_generation: facts.generation,
     }
 }
 
 /// A violation as it is listed. Rooms that were known when it was listed stay listed.
-fn violation(it: &CoreViolation, before: &[Violation]) -> Violation {
+fn violation(it: &CoreViolation, before: &MeetingClusterStatus, facts: &Facts<'_>) -> Violation {
     let time = |at: operator_core::Timestamp| super::seen::time(at).to_string();
-    let listed = before.iter().find(|old| old.id == it.id);
+    let rooms = it.room_keys.iter().take(ROOM_HASHES_MAX);
+    let hash = |room: &RoomKey| facts.keys.rooms().hash(&room.tenant, &room.name).to_string();
+    let mut room_hashes: Vec<String> = rooms.map(hash).collect();
+    if room_hashes.is_empty()
+        && let Some(listed) = before.violations.iter().find(|old| old.id == it.id)
+    {
+        room_hashes.clone_from(&listed.room_hashes);
+    }
     Violation {
         id: it.id.clone(),
         what: it.what.clone(),
@@ -95,7 +110,7 @@ fn violation(it: &CoreViolation, before: &[Violation]) -> Violation {
         since: time(it.since),
         ended: it.ended.map(time),
         rooms: count(it.rooms),
-        room_hashes: listed.map(|old| old.room_hashes.clone()).unwrap_or_default(),
+        room_hashes,
         remedy: it.remedy.clone(),
         acknowledged_by: it.acknowledged.as_ref().map(|(by, _)| by.clone()),
         acknowledged_until: it.acknowledged.as_ref().map(|(_, until)| time(*until)),
@@ -103,7 +118,7 @@ fn violation(it: &CoreViolation, before: &[Violation]) -> Violation {
 }
 
 /// What else a status tells.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Facts<'a> {
     /// `metadata.generation` that was looked at.
     pub generation: Option<i64>,
@@ -115,6 +130,8 @@ pub struct Facts<'a> {
     pub scheme: &'a str,
     /// `spec.domain`.
     pub domain: &'a str,
+    /// What the proof is signed with, and rooms are hashed.
+    pub keys: &'a SigningKeys,
     /// What is let through.
     pub flows: &'a [Flow],
 }

@@ -79,6 +79,7 @@ pub async fn everybody(
         epoch: context.epoch,
         scheme: if account.workload.gateway.tls_secret.is_some() { "wss" } else { "ws" },
         domain: &account.workload.domain,
+        keys: &context.signing,
         flows: &build::flows::listed(account.workload),
     };
     let before = account.cluster.status.clone().unwrap_or_default();

@@ -326,7 +326,8 @@ pub struct MeetingClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Further facts by name: `epoch`, the fencing number of the leader that wrote this status, and
-    /// `proofKey`, the public key (Ed25519, base64) by which the proof of where meetings ran verifies.
+    /// `proofKey`, the public key (Ed25519, base64) by which the proof of where meetings ran
+    /// verifies.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub facts: BTreeMap<String, String>,
     /// The `metadata.generation` that this status speaks of.

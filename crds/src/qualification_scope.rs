@@ -112,7 +112,8 @@ pub struct QualificationScopeSpec {
     /// Whether Kubernetes nodes in the scope are kept for media by a taint.
     #[serde(default)]
     pub dedicated: bool,
-    /// Public keys (Ed25519, base64) of those who may declare in writing that a Kubernetes node lies
+    /// Public keys (Ed25519, base64) of those who may declare in writing that a Kubernetes node
+    /// lies
     /// in the scope, by the annotation `hemicycle.dev/declaration`. Such a declaration is evidence
     /// of level E2.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

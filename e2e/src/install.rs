@@ -45,7 +45,8 @@ pub fn samples() -> PathBuf {
 }
 
 /// Installs both charts with the images of `archives`, of which the operator's at least was loaded,
-/// and waits until the operator is ready. Images are named by digest, and of media pods no others are allowed.
+/// and waits until the operator is ready. Images are named by digest, and of media pods no others
+/// are allowed.
 ///
 /// # Errors
 /// If helm refuses or the operator does not become ready.

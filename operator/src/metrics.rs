@@ -53,12 +53,8 @@ pub struct Metrics {
     pub directory_resyncs: IntCounterVec,
     /// Connections to the placement listener that were refused, by `reason`.
     pub connections_refused: IntCounterVec,
-    /// Signed statements of where meetings ran that were written.
-    pub statements_written: IntCounter,
-    /// What the witness had no place for, by `what` (act, statement, tenant).
-    pub witness_dropped: IntCounterVec,
-    /// Writes of proof or journal that failed.
-    pub witness_failures: IntCounter,
+    /// What the witness wrote.
+    pub witness: Witness,
     /// Seconds until a scope's attestation ends, by `scope`.
     pub scope_seconds_left: IntGaugeVec,
     /// What the watch over the admission policies did.
@@ -94,6 +90,35 @@ impl Admission {
                 "admission_policies_intact",
                 "1 on the leader while every admission policy and binding is as it must be.",
             ),
+        }
+    }
+}
+
+/// What the witness of where meetings run wrote.
+#[derive(Debug)]
+pub struct Witness {
+    /// Signed statements.
+    pub statements: IntCounter,
+    /// What it had no place for, by `what` (act, statement, tenant).
+    pub dropped: IntCounterVec,
+    /// Writes of proof or journal that failed.
+    pub failures: IntCounter,
+}
+
+impl Witness {
+    fn new() -> Self {
+        let number = |name: &str, help: &str| registered(IntCounter::new(name, help));
+        Self {
+            statements: number(
+                "proof_statements_total",
+                "Signed statements of where meetings ran.",
+            ),
+            dropped: counter(
+                "witness_dropped_total",
+                "What the witness had no place for.",
+                &["what"],
+            ),
+            failures: number("witness_failures_total", "Writes of proof or journal that failed."),
         }
     }
 }
@@ -153,19 +178,7 @@ impl Metrics {
             epoch: gauge("epoch", "Fencing epoch of this replica's present or last term."),
             placements: counter("placements_total", "Placement answers.", &["outcome"]),
             placement_duration: placement_duration(),
-            statements_written: registered(IntCounter::new(
-                "proof_statements_total",
-                "Signed statements of where meetings ran.",
-            )),
-            witness_dropped: counter(
-                "witness_dropped_total",
-                "What the witness had no place for.",
-                &["what"],
-            ),
-            witness_failures: registered(IntCounter::new(
-                "witness_failures_total",
-                "Writes of proof or journal that failed.",
-            )),
+            witness: Witness::new(),
             scope_seconds_left: gauges(
                 "scope_attestation_seconds_left",
                 "Seconds until a scope's attestation ends.",
@@ -226,9 +239,9 @@ impl Metrics {
             Box::new(self.epoch.clone()),
             Box::new(self.placements.clone()),
             Box::new(self.placement_duration.clone()),
-            Box::new(self.statements_written.clone()),
-            Box::new(self.witness_dropped.clone()),
-            Box::new(self.witness_failures.clone()),
+            Box::new(self.witness.statements.clone()),
+            Box::new(self.witness.dropped.clone()),
+            Box::new(self.witness.failures.clone()),
             Box::new(self.scope_seconds_left.clone()),
             Box::new(self.rooms.clone()),
             Box::new(self.participants.clone()),

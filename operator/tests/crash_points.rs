@@ -316,7 +316,7 @@ fn kind_of(key: &str) -> String {
 #[tokio::test]
 async fn deleting_the_meeting_cluster_leaves_nothing_behind() {
     let (left, _) = undisturbed(DELETE).await;
-    // The entry in AttestedNodes is taken away beside the reconcile, which `admit_sovereignty` shows.
+    // The entry in AttestedNodes is taken away beside the reconcile: `admit_sovereignty` shows it.
     let brought = |key: &&String| !key.contains("attestednodes");
     let keys: Vec<_> = left.keys().filter(brought).collect();
     let expected = ["api/v1/namespaces/ministry", "api/v1/namespaces/ministry/secrets/keys"];

@@ -60,8 +60,8 @@ impl Bed {
         command
     }
 
-    /// Imports OCI archives on node `n`, where they are then known by tag and by digest. Works inside
-    /// the bed.
+    /// Imports OCI archives on node `n`, where they are then known by tag and by digest. Works
+    /// inside the bed.
     ///
     /// # Errors
     /// If containerd refuses one.

@@ -1,9 +1,10 @@
-//! Where media may run: the gate of the scopes, and what follows when a Kubernetes node leaves them.
+//! Where media may run: the gate of the scopes, and what follows when a Kubernetes node leaves
+//! them.
 //!
 //! Fails closed: without a scope that is known, qualified and not expired no pod is made, and no
 //! media node is given a grant whose Kubernetes node lies in none by enough evidence. It ends no
-//! room: that is the drain's business. Not being able to look is neither an open nor a closed scope,
-//! and changes nothing that runs.
+//! room: that is the drain's business. Not being able to look is neither an open nor a closed
+//! scope, and changes nothing that runs.
 
 use std::collections::BTreeMap;
 

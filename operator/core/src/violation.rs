@@ -1,8 +1,8 @@
 //! Keeps the record of violations: media that run where no scope reaches, from when until when.
 //!
 //! Decides what is a violation and when it is over; ends no room. A violation is a media node whose
-//! process runs without footing, rooms or none. Invariants: one that goes on keeps its beginning and
-//! its id; not being able to look neither opens nor ends one; the record is bounded, and one that
+//! process runs without footing, rooms or none. Invariants: one that goes on keeps its beginning
+//! and its id; not being able to look neither opens nor ends one; the record is bounded, and one that
 //! goes on is never pushed out by one that is over.
 
 use std::collections::BTreeMap;

@@ -210,7 +210,8 @@ impl Speaker {
                     if let (None, Some(quoted)) = (&wanted.ticket, &quoted) {
                         // What was taken away never comes back: the next one is a new one.
                         self.tickets.forget();
-                        grants.spawn(send_grant(client.clone(), without_grant(epoch, quoted, vec![]), None));
+                        let none = without_grant(epoch, quoted, vec![]);
+                        grants.spawn(send_grant(client.clone(), none, None));
                     }
                     if wanted.desired != said {
                         said = wanted.desired;

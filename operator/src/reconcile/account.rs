@@ -15,7 +15,7 @@ use operator_core::{
     world::{CredentialsSeen, DesiredState, World},
 };
 
-use super::{context::Context, fetch::Observed};
+use super::{context::Context, fetch::Observed, workload::Workload};
 use crate::{
     admission::guard::Tamper,
     witness::{Act, Ground, facts, ground, named, object},
@@ -80,14 +80,16 @@ fn ticket(
     });
 }
 
-/// Tells what this look changed. `done`: the plan was carried out to its end.
+/// Tells what this look changed; `plan` if it was carried out to its end.
 pub(super) fn tell(
     context: &Context,
-    tenant: &str,
-    world: &World,
-    report: &PlanReport,
+    workload: &Workload,
+    observed: &Observed,
+    (world, report): (&World, &PlanReport),
     plan: Option<&Plan>,
 ) {
+    let tenant = &workload.tenant();
+    credentials(context, tenant, &workload.credentials_secret, observed);
     violations(context, tenant, &world.violations, &report.violations);
     for step in plan.into_iter().flat_map(|plan| &plan.steps) {
         drain(context, tenant, step);
@@ -141,7 +143,7 @@ fn drain(context: &Context, tenant: &str, step: &Step) {
 }
 
 /// Tells of keys that changed, and of keys that were refused.
-pub(super) fn credentials(context: &Context, tenant: &str, secret: &str, observed: &Observed) {
+fn credentials(context: &Context, tenant: &str, secret: &str, observed: &Observed) {
     let (word, id) = match &observed.credentials {
         CredentialsSeen::Unknown => return,
         CredentialsSeen::Good => (

@@ -10,6 +10,7 @@ pub mod credentials;
 pub mod error;
 pub mod failure;
 pub mod fetch;
+mod findings;
 pub mod objects;
 pub mod scopes;
 pub mod seen;
@@ -196,9 +197,7 @@ pub async fn reconcile_one(
     account::stand(context, &tenant, &observed, &world, &report);
     let look = Look { observed: &observed, world: &world, plan: &plan, gate: &report.gate };
     let applied = apply(context, cluster, &workload, &look).await;
-    if applied.as_ref().is_err_and(failure::namespace_ends) {
-        tracing::info!(tenant, "the namespace is being deleted: waiting for the end of both");
-        context.remember(&tenant, |memory| memory.ending = true);
+    if namespace_ends(context, &tenant, &applied) {
         return Ok(Action::await_change());
     }
     if applied.is_err() {
@@ -206,8 +205,13 @@ pub async fn reconcile_one(
         // and so write a new status, which would wake us at once instead of after the pause.
         report.ordinal_high_water = world.ordinal_high_water;
     }
-    account::tell(context, &tenant, &world, &report, applied.is_ok().then_some(&plan));
-    account::credentials(context, &tenant, &workload.credentials_secret, &observed);
+    account::tell(
+        context,
+        &workload,
+        &observed,
+        (&world, &report),
+        applied.is_ok().then_some(&plan),
+    );
     let world = afterwards(context, &tenant, world, &applied, at);
     let told = conditions(&world, &policy, &report);
     let account = tell::Account {
@@ -230,6 +234,16 @@ pub async fn reconcile_one(
         tracing::info!(tenant, failures, "reconciled again");
     }
     Ok(Action::requeue(LOOK_EVERY))
+}
+
+/// Whether the namespace is on its way out, which is then waited for.
+fn namespace_ends(context: &Context, tenant: &str, applied: &Applied) -> bool {
+    let ends = applied.as_ref().is_err_and(failure::namespace_ends);
+    if ends {
+        tracing::info!(tenant, "the namespace is being deleted: waiting for the end of both");
+        context.remember(tenant, |memory| memory.ending = true);
+    }
+    ends
 }
 
 /// The world as it is told, once what was to be written was.

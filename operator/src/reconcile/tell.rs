@@ -28,7 +28,7 @@ use super::{
     context::Context,
     error::ReconcileError,
     fetch::{self, Observed},
-    seen, status,
+    findings, seen, status,
     workload::Workload,
 };
 
@@ -92,6 +92,7 @@ pub async fn everybody(
         context.remember(&tenant, |memory| memory.status_written = Some(account.now));
     }
     events(context, account, conditions).await;
+    findings::publish(context, account).await;
     Ok(())
 }
 

@@ -2,7 +2,10 @@
 //! Begins no chain over one that cannot be taken up: that is told until a person has looked.
 //! Invariant: a statement leaves the queue only once it is on the store.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use hemicycle_proof::{
     Moment, Sha256, Span, Text,
@@ -23,6 +26,17 @@ const REPORT_FRESH_MS: u64 = 2_000;
 /// Statements that wait for a store that fails: an hour's of a large fleet. Older ones are dropped
 /// and show as a gap in time.
 const WAITING_MAX: usize = 4_096;
+
+/// What one round of writing is about.
+pub(super) struct Round {
+    pub(super) keys: Arc<SigningKeys>,
+    pub(super) epoch: u64,
+    pub(super) now: Moment,
+    /// Nothing is looked at after it: all that was counted is written.
+    pub(super) last: bool,
+    /// Hash of the journal's last line.
+    pub(super) journal: Option<Sha256>,
+}
 
 pub(super) struct Book {
     tenant: Text,
@@ -82,15 +96,9 @@ impl Book {
     }
 
     /// Writes what is due; everything when `last`.
-    pub(super) fn write(
-        &mut self,
-        settings: &Settings,
-        metrics: &Metrics,
-        keys: &SigningKeys,
-        epoch: u64,
-        (now, last): (Moment, bool),
-        journal: Option<Sha256>,
-    ) {
+    pub(super) fn write(&mut self, settings: &Settings, metrics: &Metrics, round: &Round) {
+        let Round { keys, epoch, now, last, journal } = round;
+        let (epoch, now, last, journal) = (*epoch, *now, *last, *journal);
         let Some(directory) = &settings.directory else { return };
         let store = Store::of(directory, self.tenant.as_str());
         if self.chain.is_none() {
@@ -105,7 +113,7 @@ impl Book {
         }
         while self.waiting.len() > WAITING_MAX {
             self.waiting.pop_front();
-            metrics.witness_dropped.with_label_values(&["statement"]).inc();
+            metrics.witness.dropped.with_label_values(&["statement"]).inc();
         }
         let mut wrote = false;
         while let (Some(chain), Some(next)) = (&self.chain, self.waiting.front()) {
@@ -113,7 +121,7 @@ impl Book {
                 Ok(grown) => {
                     self.chain = Some(grown);
                     self.waiting.pop_front();
-                    metrics.statements_written.inc();
+                    metrics.witness.statements.inc();
                     wrote = true;
                 }
                 Err(error) => {
@@ -133,7 +141,7 @@ impl Book {
     }
 
     fn tell(&mut self, metrics: &Metrics, error: &StoreError) {
-        metrics.witness_failures.inc();
+        metrics.witness.failures.inc();
         let text = error.to_string();
         if self.told.as_ref() != Some(&text) {
             let tenant = self.tenant.as_str();

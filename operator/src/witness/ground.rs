@@ -1,6 +1,6 @@
-//! Puts into the proof's words what the reconcile sees of a media node: pod, image, Kubernetes node,
-//! scope and evidence. Pure; decides nothing. Invariant: without a scope that attests it there is no
-//! ground to speak of.
+//! Puts into the proof's words what the reconcile sees of a media node: pod, image, Kubernetes
+//! node, scope and evidence. Pure; decides nothing. Invariant: without a scope that attests it
+//! there is no ground to speak of.
 
 use hemicycle_crds::QualificationScope;
 use hemicycle_proof::{

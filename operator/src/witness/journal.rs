@@ -92,7 +92,7 @@ impl Journal {
         let event = Event { id, at: moment(Timestamp::now()), actor, object, before, after };
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() >= WAITING_MAX {
-            self.metrics.witness_dropped.with_label_values(&["act"]).inc();
+            self.metrics.witness.dropped.with_label_values(&["act"]).inc();
             return;
         }
         waiting.push_back(event);
@@ -129,7 +129,7 @@ impl Pages {
                 Ok(written) => written,
                 Err(error) => {
                     tracing::error!(error = &error as &dyn std::error::Error, "an act is lost");
-                    metrics.witness_failures.inc();
+                    metrics.witness.failures.inc();
                     continue;
                 }
             };
@@ -140,7 +140,7 @@ impl Pages {
             if let Err(error) = append(&directory, day, &line) {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "the audit journal cannot be written: look at the volume");
-                metrics.witness_failures.inc();
+                metrics.witness.failures.inc();
             }
             self.head = Some(grown.head());
             if self.cleared.replace(day) != Some(day) {

@@ -21,7 +21,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 pub use self::journal::{Act, Journal, facts, named, object};
-use self::{book::Book, journal::Pages};
+use self::{
+    book::{Book, Round},
+    journal::Pages,
+};
 use crate::{fleet::Fleet, metrics::Metrics, pki::signing::SigningKeys};
 
 /// How often media nodes are looked at: five looks within the time for which one counts.
@@ -90,7 +93,7 @@ impl Witness {
         if all.len() < TENANTS_MAX || all.contains_key(tenant) {
             all.insert(tenant.to_owned(), grounds);
         } else {
-            self.metrics.witness_dropped.with_label_values(&["tenant"]).inc();
+            self.metrics.witness.dropped.with_label_values(&["tenant"]).inc();
         }
     }
 
@@ -142,9 +145,9 @@ impl Witness {
         let (keys, epoch) = (term.keys.clone(), term.epoch);
         let written = tokio::task::spawn_blocking(move || {
             desk.pages.write(&settings, &metrics, acts);
-            let head = desk.pages.head();
+            let round = Round { keys, epoch, now, last, journal: desk.pages.head() };
             for book in desk.books.values_mut() {
-                book.write(&settings, &metrics, &keys, epoch, (now, last), head);
+                book.write(&settings, &metrics, &round);
             }
             desk
         });

@@ -31,7 +31,8 @@ pub(super) fn verified(world: &World, policy: &Policy, report: &PlanReport) -> C
             let scopes: Vec<&str> =
                 policy.sovereignty.scopes.iter().map(crate::ids::ScopeName::as_str).collect();
             let message = format!(
-                "media run on Kubernetes nodes of {} alone, {} of them, by evidence of {} or better",
+                "media run on Kubernetes nodes of {} alone, {} of them, by evidence of {} or \
+                 better",
                 scopes.join(", "),
                 nodes.len(),
                 policy.sovereignty.minimum_evidence.as_str()
@@ -63,8 +64,8 @@ fn violations(report: &PlanReport) -> Option<String> {
     let more = open.count();
     let others = if more > 0 { format!(" (and {more} more)") } else { String::new() };
     Some(format!(
-        "media node {} runs where no scope reaches{others}: {}; remedy: {}; or answer for violation \
-         {} in spec.sovereignty.acknowledgements",
+        "media node {} runs where no scope reaches{others}: {}; remedy: {}; or answer for \
+         violation {} in spec.sovereignty.acknowledgements",
         first.media_node, first.message, first.remedy, first.id
     ))
 }

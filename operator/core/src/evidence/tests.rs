@@ -1,3 +1,5 @@
+//! What counts as evidence, what contradicts it, and for how long it counts.
+
 use std::collections::BTreeSet;
 
 use super::*;

@@ -1,5 +1,5 @@
-//! The flows that a meeting cluster needs: one table, of which its NetworkPolicies are made and which
-//! its status shows. Pure. Invariant: what is not in the table is denied, in and out.
+//! The flows that a meeting cluster needs: one table, of which its NetworkPolicies are made and
+//! which its status shows. Pure. Invariant: what is not in the table is denied, in and out.
 //!
 //! A media node opens no connection and sends nothing unasked (ICE-lite, RFC 8445 section 2.5):
 //! answers to those who reached it need no flow of their own, so it has no way out at all.

@@ -1,4 +1,5 @@
-//! Tells the journal what was found about scopes and Kubernetes nodes, and what was stamped on them.
+//! Tells the journal what was found about scopes and Kubernetes nodes, and what was stamped on
+//! them.
 //! Invariant: what is as it was is not told.
 
 use std::collections::BTreeMap;

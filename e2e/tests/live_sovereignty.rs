@@ -79,9 +79,16 @@ fn closed(story: &Story, meetings: &Meetings<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Begins rooms one after the other until one is refused; when the first refused one was asked for.
-fn door_closes(story: &Story, meetings: &Meetings<'_>) -> Result<Duration> {
+/// Takes the label from Kubernetes node `n` and begins rooms one after the other until one is
+/// refused; how long after the label's removal was asked for that one was asked for.
+fn door_closes(
+    story: &Story,
+    meetings: &Meetings<'_>,
+    scope: &Scope<'_>,
+    n: u8,
+) -> Result<Duration> {
     let begin = Instant::now();
+    scope.label_node(n, false)?;
     for number in 0.. {
         let asked = begin.elapsed();
         let room = format!("after-the-loss-{number}");
@@ -105,8 +112,7 @@ fn a_label_taken_away_closes_the_door_and_cuts_no_meeting() {
         let led_away = people.ice_urls();
         ensure!(led_away.is_empty(), "people are sent to {led_away:?}");
         ensure!(meetings.condition("SovereigntyVerified") == "True", "not verified at first");
-        scope.label_node(kubernetes_node, false)?;
-        let took = door_closes(story, &meetings)?;
+        let took = door_closes(story, &meetings, &scope, kubernetes_node)?;
         story.say(&format!("no new room {:.2} s after the label went", took.as_secs_f64()));
         ensure!(took <= DOOR_CLOSED, "new rooms began for {took:?}");
         listed(story, &meetings, "OutOfScope", kubernetes_node)?;
@@ -279,7 +285,7 @@ fn no_credential_goes_past_the_operator() {
             "labels": copy["metadata"]["labels"]});
         copy["spec"]["nodeName"] = "n2".into();
         let copy = written(story, "copy", &copy)?;
-        refused(story, "admin", &["create", "-f", &copy], "operator alone")?;
+        refused(story, "admin", &["create", "-f", &copy], "spec.nodeName may not be set")?;
         ensure!(meetings.pods("media-node").iter().all(|it| *it != pod), "{pod} runs");
         let bound = story.value(&format!("pod/{pod}"), "{.spec.nodeName}");
         ensure!(bound.is_empty(), "{pod} is bound to {bound}");

@@ -288,6 +288,10 @@ fn capacity(world: &World, policy: &Policy, report: &PlanReport) -> Condition {
     let kind = ConditionKind::CapacityOk;
     let scale = &report.scale;
     let is_not = |reason, message| condition(kind, Status::False, reason, message);
+    // What the scope keeps from beginning is not for want of media nodes.
+    if let ScopeGate::Closed(loss) = &report.gate {
+        return is_not(Reason::ScopeNotValid, loss.describe());
+    }
     if let Some(message) = sovereignty::no_place(report) {
         return is_not(Reason::NoKubernetesNodeInScope, message);
     }

@@ -225,6 +225,16 @@ fn no_kubernetes_node_in_scope_is_told() {
 }
 
 #[test]
+fn rooms_that_a_lost_scope_refused_want_no_more_media_nodes() {
+    let (mut world, policy) = fixtures::fleet(2);
+    world.demand.rooms_refused = 1;
+    fixtures::scope(&mut world).state = crate::world::QualificationState::Withdrawn;
+    let (status, reason, message) = told(&world, &policy, ConditionKind::CapacityOk);
+    assert_eq!((status, reason), (Status::False, Reason::ScopeNotValid));
+    assert!(!message.contains("maxNodes"), "{message}");
+}
+
+#[test]
 fn what_keeps_media_from_every_kubernetes_node_is_told_before_the_scheduler_s_word() {
     let (mut world, mut policy) = fixtures::fleet(1);
     policy.capacity.nodes_min = 1;

@@ -11,7 +11,7 @@ use std::process::Command;
 use aws_lc_rs::rand;
 use livekit_contract::privacy::Private;
 
-use crate::bed::{Bed, Error, Progress, Result};
+use crate::bed::{Bed, Error, Progress, Result, zone};
 use crate::cache;
 use crate::cast::Credentials;
 use crate::images;
@@ -34,9 +34,6 @@ const API_KEY: &str = "visio";
 
 /// Twice the shortest secret that the product accepts, written in hexadecimal.
 const SECRET_BYTES: usize = 32;
-
-/// Zones that the Kubernetes nodes are spread over, as a provider would label them.
-const ZONES: [&str; 3] = ["a", "b", "c"];
 
 /// Where the samples lie that users are shown.
 #[must_use]
@@ -152,8 +149,7 @@ pub fn scope(bed: &Bed, progress: Progress<'_>) -> Result<()> {
     progress("kubectl apply -f samples/qualificationscope.yaml");
     let name = apply(bed, &samples().join("qualificationscope.yaml"), None)?;
     for n in bed.layout().nodes() {
-        let zone = ZONES[usize::from(n - 1) % ZONES.len()];
-        let label = format!("topology.kubernetes.io/zone={zone}");
+        let label = format!("topology.kubernetes.io/zone={}", zone(n));
         kubectl(bed, &["label", "--overwrite", "node", &format!("n{n}"), &label])?;
     }
     let pair = "jsonpath={.spec.nodeLabel.key}={.spec.nodeLabel.value}";

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::layout::{node_address, pod_block};
+use super::layout::{machine, node_address, pod_block};
 use super::{Bed, Error, Result};
 use crate::images;
 use crate::process::{self, Wait, run, run_line};
@@ -153,7 +153,9 @@ impl Bed {
     fn write_configuration(&self, n: u8) -> Result<()> {
         let directory = self.layout.node(n).join("etc-cni");
         let net = directory.join("net.d");
-        fs::create_dir_all(&net).map_err(|source| Error::file("create", &net, source))?;
+        for made in [&net, &self.layout.static_pods(n)] {
+            fs::create_dir_all(made).map_err(|source| Error::file("create", made, source))?;
+        }
         self.keep(&net.join("10-testbed.conflist"), &cni(n))?;
         self.keep(&directory.join("containerd.toml"), CONTAINERD)?;
         self.keep(&directory.join("kubelet.yaml"), &self.kubelet(n))?;
@@ -171,7 +173,7 @@ impl Bed {
     }
 
     fn kubelet(&self, n: u8) -> String {
-        let (address, pki) = (node_address(n), self.layout.pki(""));
+        let (address, machine, pki) = (node_address(n), machine(n), self.layout.pki(""));
         let pki = pki.display();
         let cgroup = self.layout.cgroup(&format!("n{n}"));
         let cgroup = cgroup.display();
@@ -179,6 +181,7 @@ impl Bed {
             "apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 address: {address}
+providerID: '{machine}'
 authentication:
   anonymous: {{enabled: false}}
   webhook: {{enabled: true}}
@@ -195,6 +198,8 @@ cgroupRoot: '/{cgroup}'
 /// What every kubelet shares. `oomScoreAdj: 0`, because root may lack the right to lower it;
 /// `failCgroupV1`, because the machine may have nothing else.
 const KUBELET: &str = "\
+staticPodPath: /etc/cni/static
+fileCheckFrequency: 2s
 containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 cgroupDriver: cgroupfs
 enforceNodeAllocatable: [pods]

@@ -27,6 +27,21 @@ pub fn node_address(n: u8) -> String {
     format!("198.18.0.{}", u16::from(n) + 10)
 }
 
+/// The provider's region that the bed's machines say they are in.
+const REGION: &str = "eu-example-1";
+
+/// Zone of node `n`, as a provider would label it: one of three, the first node's in the first.
+#[must_use]
+pub fn zone(n: u8) -> String {
+    let letter = ["a", "b", "c"][usize::from(n.saturating_sub(1)) % 3];
+    format!("{REGION}{letter}")
+}
+
+/// `spec.providerID` of node `n`, as a cloud's machine would have it.
+pub(super) fn machine(n: u8) -> String {
+    format!("example:///{}/i-{n:08}", zone(n))
+}
+
 /// First address part of the pods of node `n`.
 pub(super) fn pod_block(n: u8) -> String {
     format!("198.19.{n}.0/24")
@@ -81,6 +96,12 @@ impl Layout {
 
     pub(super) fn node(&self, n: u8) -> PathBuf {
         self.state.join(format!("n{n}"))
+    }
+
+    /// Where the kubelet of node `n` looks for static pods, which no API server was asked about.
+    #[must_use]
+    pub fn static_pods(&self, n: u8) -> PathBuf {
+        self.node(n).join("etc-cni/static")
     }
 
     /// The command `testbed` that belongs to this bed.

@@ -97,6 +97,8 @@ pub struct Totals {
     pub media_to: Option<SocketAddr>,
     /// Where others' media comes from.
     pub media_from: Option<SocketAddr>,
+    /// Every STUN and TURN server that we were ever told to ask.
+    pub ice_urls: Vec<String>,
 }
 
 /// State that the task writes and the handle reads.

@@ -131,6 +131,12 @@ impl<'a> Gathering<'a> {
         Ok(one)
     }
 
+    /// Every STUN and TURN server that anybody was told to ask.
+    #[must_use]
+    pub fn ice_urls(&self) -> BTreeSet<String> {
+        self.people.iter().flat_map(|(_, someone)| someone.totals().ice_urls).collect()
+    }
+
     /// Waits until everyone receives sound and picture of everyone else, from now on.
     ///
     /// # Errors

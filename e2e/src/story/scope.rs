@@ -25,6 +25,14 @@ impl<'a> Scope<'a> {
     /// # Errors
     /// If the API server refuses.
     pub fn declare(story: &'a Story, nodes: &[u8]) -> Result<Self> {
+        Self::declare_in(story, nodes, "eu-example-1")
+    }
+
+    /// The same, of another region than the bed's.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub fn declare_in(story: &'a Story, nodes: &[u8], region: &str) -> Result<Self> {
         let scope = Self { story, name: story.namespace().to_owned() };
         let object = json!({
             "apiVersion": "hemicycle.dev/v1alpha1",
@@ -33,20 +41,39 @@ impl<'a> Scope<'a> {
             "spec": {
                 "provider": "Example Cloud",
                 "service": "Example IaaS",
-                "regions": ["eu-example-1"],
+                "regions": [region],
                 "referential": "SecNumCloud 3.2",
                 "attestation": {"id": "EXAMPLE-0002", "expiresAt": FAR},
                 "nodeLabel": {"key": scope.label()},
             },
         });
         install::apply_text(story.bed(), "scope", &object.to_string())?;
-        let label = format!("{}=true", scope.label());
         for n in nodes {
-            let line = ["label", "--overwrite", "node", &format!("n{n}"), &label];
-            install::kubectl(story.bed(), &line)?;
+            scope.label_node(*n, true)?;
         }
         story.say(&format!("scope {} holds Kubernetes nodes {nodes:?}", scope.name));
         Ok(scope)
+    }
+
+    /// Labels Kubernetes node `n` as lying in it, or takes the label away.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub fn label_node(&self, n: u8, inside: bool) -> Result<()> {
+        let sign = if inside { "=true" } else { "-" };
+        let label = format!("{}{sign}", self.label());
+        let line = ["label", "--overwrite", "node", &format!("n{n}"), &label];
+        install::kubectl(self.story.bed(), &line)?;
+        Ok(())
+    }
+
+    /// Corrects the region that it covers.
+    ///
+    /// # Errors
+    /// If the API server refuses.
+    pub fn cover(&self, region: &str) -> Result<()> {
+        self.story.say(&format!("the scope's spec.regions becomes [{region}]"));
+        self.story.patch(&self.object(), &json!({"spec": {"regions": [region]}}))
     }
 
     /// Its name, as a meeting cluster's `spec.sovereignty`.
@@ -90,11 +117,15 @@ impl<'a> Scope<'a> {
         self.story.patch(&self.object(), &json!({"spec": {"attestation": {"expiresAt": when}}}))
     }
 
-    fn object(&self) -> String {
+    /// Kind and name, as kubectl takes them.
+    #[must_use]
+    pub fn object(&self) -> String {
         format!("qualificationscope/{}", self.name)
     }
 
-    fn label(&self) -> String {
+    /// The key of the label by which its owner declares Kubernetes nodes to lie in it.
+    #[must_use]
+    pub fn label(&self) -> String {
         format!("{}.scope.node-restriction.kubernetes.io/qualified", self.name)
     }
 }

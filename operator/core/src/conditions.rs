@@ -185,7 +185,9 @@ fn blocker(world: &World, report: &PlanReport) -> Option<(Reason, String)> {
         )),
         _ => None,
     });
+    let no_place = || sovereignty::no_place(report).map(|it| (Reason::NoKubernetesNodeInScope, it));
     held.or_else(|| trouble::refused(world).map(|message| (Reason::ApiRefused, message)))
+        .or_else(no_place)
         .or_else(|| trouble::unplaced(world).map(|message| (Reason::PodUnschedulable, message)))
         .or_else(|| trouble::failing(world).map(|message| (Reason::MediaNodesFailing, message)))
 }
@@ -286,6 +288,13 @@ fn capacity(world: &World, policy: &Policy, report: &PlanReport) -> Condition {
     let kind = ConditionKind::CapacityOk;
     let scale = &report.scale;
     let is_not = |reason, message| condition(kind, Status::False, reason, message);
+    // What the scope keeps from beginning is not for want of media nodes.
+    if let ScopeGate::Closed(loss) = &report.gate {
+        return is_not(Reason::ScopeNotValid, loss.describe());
+    }
+    if let Some(message) = sovereignty::no_place(report) {
+        return is_not(Reason::NoKubernetesNodeInScope, message);
+    }
     if let Some(message) = trouble::unplaced(world) {
         return is_not(Reason::PodUnschedulable, message);
     }

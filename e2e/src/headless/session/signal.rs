@@ -80,6 +80,8 @@ impl Session {
             self.ping_interval = Duration::from_secs(join.ping_interval.unsigned_abs().into());
         }
         self.heard(now);
+        let urls = join.ice_servers.into_iter().flat_map(|server| server.urls);
+        lock(&self.shared.totals).ice_urls.extend(urls);
         self.participant_sid = join.participant.map(|me| me.sid).unwrap_or_default();
         if self.joined.is_some() {
             lock(&self.shared.totals).join = since(self.started);

@@ -15,6 +15,9 @@ pub(super) fn verified(world: &World, policy: &Policy, report: &PlanReport) -> C
     if let Some(message) = violations(report) {
         return condition(kind, Status::False, Reason::ViolationsOpen, message);
     }
+    if let Some(message) = no_place(report) {
+        return condition(kind, Status::False, Reason::NoKubernetesNodeInScope, message);
+    }
     match &report.gate {
         ScopeGate::Closed(loss) => {
             condition(kind, Status::False, Reason::ScopeNotValid, loss.describe())
@@ -22,10 +25,6 @@ pub(super) fn verified(world: &World, policy: &Policy, report: &PlanReport) -> C
         ScopeGate::Unknown | ScopeGate::Open { kubernetes_nodes: None, .. } => {
             let message = "QualificationScopes or Kubernetes nodes could not be listed";
             condition(kind, Status::Unknown, Reason::ScopeUnknown, message)
-        }
-        ScopeGate::Open { kubernetes_nodes: Some(nodes), refused } if nodes.is_empty() => {
-            let message = nowhere(refused);
-            condition(kind, Status::False, Reason::NoKubernetesNodeInScope, message)
         }
         ScopeGate::Open { kubernetes_nodes: Some(nodes), .. } => {
             let scopes: Vec<&str> =
@@ -50,9 +49,15 @@ pub(super) fn trouble(world: &World, report: &PlanReport) -> Option<(Reason, Str
     if let Some(message) = violations(report) {
         return Some((Reason::ViolationsOpen, message));
     }
+    no_place(report).map(|message| (Reason::NoKubernetesNodeInScope, message))
+}
+
+/// That media may run on no Kubernetes node although a scope holds, and why: the scheduler, which
+/// sees labels alone, cannot tell.
+pub(super) fn no_place(report: &PlanReport) -> Option<String> {
     match &report.gate {
         ScopeGate::Open { kubernetes_nodes: Some(nodes), refused } if nodes.is_empty() => {
-            Some((Reason::NoKubernetesNodeInScope, nowhere(refused)))
+            Some(nowhere(refused))
         }
         _ => None,
     }

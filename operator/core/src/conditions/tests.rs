@@ -225,6 +225,33 @@ fn no_kubernetes_node_in_scope_is_told() {
 }
 
 #[test]
+fn rooms_that_a_lost_scope_refused_want_no_more_media_nodes() {
+    let (mut world, policy) = fixtures::fleet(2);
+    world.demand.rooms_refused = 1;
+    fixtures::scope(&mut world).state = crate::world::QualificationState::Withdrawn;
+    let (status, reason, message) = told(&world, &policy, ConditionKind::CapacityOk);
+    assert_eq!((status, reason), (Status::False, Reason::ScopeNotValid));
+    assert!(!message.contains("maxNodes"), "{message}");
+}
+
+#[test]
+fn what_keeps_media_from_every_kubernetes_node_is_told_before_the_scheduler_s_word() {
+    let (mut world, mut policy) = fixtures::fleet(1);
+    policy.capacity.nodes_min = 1;
+    fixtures::media_node(&mut world, "demo-0").report = None;
+    fixtures::pod(&mut world, "demo-0").kubernetes_node = None;
+    fixtures::pod(&mut world, "demo-0").phase = PodPhase::Unschedulable { since: NOW };
+    for name in ["k0", "k1", "k2", "k9"] {
+        fixtures::kubernetes_node(&mut world, name).provider_id = "example:///abroad-1/i-1".into();
+    }
+    for kind in [ConditionKind::Ready, ConditionKind::CapacityOk] {
+        let (status, reason, message) = told(&world, &policy, kind);
+        assert_eq!((status, reason), (Status::False, Reason::NoKubernetesNodeInScope), "{message}");
+        assert!(message.contains("correct the QualificationScope"), "{message}");
+    }
+}
+
+#[test]
 fn a_drain_is_progress_that_names_the_media_node() {
     let (mut world, policy) = fixtures::fleet(2);
     fixtures::draining(&mut world, "demo-1", NOW);

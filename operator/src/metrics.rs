@@ -139,6 +139,11 @@ fn gauge(name: &str, help: &str) -> IntGauge {
     registered(IntGauge::new(name, help))
 }
 
+fn directory_resyncs() -> IntCounterVec {
+    let help = "Directory streams given a fresh whole because they lagged.";
+    counter("directory_resyncs_total", help, &["meeting_cluster"])
+}
+
 fn placement_duration() -> HistogramVec {
     let help = "Time from a gateway's question to the answer.";
     let options = HistogramOpts::new("placement_duration_seconds", help);
@@ -198,11 +203,7 @@ impl Metrics {
                 "Media node reports that were ignored.",
                 &["reason"],
             ),
-            directory_resyncs: counter(
-                "directory_resyncs_total",
-                "Directory streams given a fresh whole because they lagged.",
-                &["meeting_cluster"],
-            ),
+            directory_resyncs: directory_resyncs(),
             connections_refused: counter(
                 "placer_connections_refused_total",
                 "Connections to the placement listener that were refused.",

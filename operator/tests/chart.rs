@@ -1,6 +1,6 @@
 //! Holds what the chart may give the operator: no list of Secrets, no way to more rights,
-//! restricted pods, its own admission policies. Reads the rendered chart as it is committed. Harm if
-//! it fails: whoever takes the operator over reads every Secret of the cluster.
+//! restricted pods, its own admission policies. Reads the rendered chart as it is committed. Harm
+//! if it fails: whoever takes the operator over reads every Secret of the cluster.
 
 use std::collections::BTreeSet;
 

@@ -323,6 +323,21 @@ async fn deleting_the_meeting_cluster_leaves_nothing_behind() {
     assert_eq!(keys, expected, "what the user brought stays");
 }
 
+#[tokio::test]
+async fn a_report_tells_cluster_tools_where_media_run() {
+    let server = stage();
+    let context = process(&server);
+    server.put(CLUSTERS, cluster(&json!({})));
+    settle(&server, &context).await.expect("nothing is cut");
+    let reports = "apis/openreports.io/v1alpha1/namespaces/ministry/reports";
+    let report = server.get(reports, "visio-sovereignty").expect("published");
+    assert_eq!(report["scope"]["name"], "visio");
+    assert_eq!(report["summary"]["fail"], 0);
+    let writes = server.writes().len();
+    settle(&server, &context).await.expect("nothing is cut");
+    assert_eq!(server.writes().len(), writes, "what did not change is not written");
+}
+
 /// Harm if it fails: whoever deletes a meeting cluster and makes it again waits a minute for its
 /// certificates.
 #[tokio::test]

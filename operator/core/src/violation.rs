@@ -2,8 +2,8 @@
 //!
 //! Decides what is a violation and when it is over; ends no room. A violation is a media node whose
 //! process runs without footing, rooms or none. Invariants: one that goes on keeps its beginning
-//! and its id; not being able to look neither opens nor ends one; the record is bounded, and one that
-//! goes on is never pushed out by one that is over.
+//! and its id; not being able to look neither opens nor ends one; the record is bounded, and one
+//! that goes on is never pushed out by one that is over.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! Publishes a meeting cluster's violations as a report for cluster tools: OpenReports' `Report`,
 //! or `PolicyReport` of wgpolicyk8s.io where only that is installed; where neither is, the status
-//! alone tells them. Decides nothing. Invariant: a report is written when its results changed, and its
-//! absence never holds up a reconcile.
+//! alone tells them. Decides nothing. Invariant: a report is written when its results changed, and
+//! its absence never holds up a reconcile.
 //!
 //! Shapes: openreports.io/v1alpha1 and wgpolicyk8s.io/v1alpha2, which agree in all that is used.
 

@@ -226,14 +226,19 @@ pub async fn reconcile_one(
     };
     tell::everybody(context, &account, &told).await?;
     applied?;
-    let failures = context.remember(&tenant, |memory| {
+    recovered(context, &tenant);
+    Ok(Action::requeue(LOOK_EVERY))
+}
+
+/// Forgets failures that are over.
+fn recovered(context: &Context, tenant: &str) {
+    let failures = context.remember(tenant, |memory| {
         memory.failure.clear();
         std::mem::take(&mut memory.failures)
     });
     if failures > 0 {
         tracing::info!(tenant, failures, "reconciled again");
     }
-    Ok(Action::requeue(LOOK_EVERY))
 }
 
 /// Whether the namespace is on its way out, which is then waited for.

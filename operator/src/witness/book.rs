@@ -38,11 +38,18 @@ pub(super) struct Round {
     pub(super) journal: Option<Sha256>,
 }
 
+/// A pod that is being witnessed.
+struct Pod {
+    pod: Text,
+    /// The last ticket that it held.
+    ticket: Span,
+}
+
 pub(super) struct Book {
     tenant: Text,
     chain: Option<Chain>,
     ledger: Option<Ledger>,
-    pods: BTreeMap<String, Text>,
+    pods: BTreeMap<String, Pod>,
     waiting: VecDeque<Observed>,
     told: Option<String>,
     checkpointed: bool,
@@ -78,18 +85,22 @@ impl Book {
             let heard = report.filter(|it| {
                 now.unix_ms().saturating_sub(it.received.unix_ms()) <= REPORT_FRESH_MS
             });
-            if let Some(report) = heard {
-                ledger.observe(now, sighting(term, ground, &report, now));
-                self.pods.insert(media_node.clone(), ground.facts.pod_uid.clone());
-            }
+            let Some(report) = heard else { continue };
+            let known = self.pods.get(media_node).filter(|it| it.pod == ground.facts.pod_uid);
+            let expires = Moment::from_unix_ms(report.ticket_expires.unix_ms());
+            let fresh = (expires.unix_ms() > 0).then(|| Span::new(now.min(expires), expires));
+            // The last one that it held counts, also when it was taken away. One that never had any
+            // has not begun to carry rooms.
+            let Some(ticket) = fresh.or(known.map(|it| it.ticket)) else { continue };
+            ledger.observe(now, sighting(term, ground, &report, ticket));
+            let pod = ground.facts.pod_uid.clone();
+            self.pods.insert(media_node.clone(), Pod { pod, ticket });
         }
-        let over = |media_node: &String, pod: &Text| {
-            grounds.get(media_node).is_none_or(|ground| ground.facts.pod_uid != *pod)
-        };
-        self.pods.retain(|media_node, pod| {
-            let over = over(media_node, pod);
+        self.pods.retain(|media_node, known| {
+            let ground = grounds.get(media_node);
+            let over = ground.is_none_or(|ground| ground.facts.pod_uid != known.pod);
             if over {
-                ledger.end(now, pod);
+                ledger.end(now, &known.pod);
             }
             !over
         });
@@ -152,13 +163,12 @@ impl Book {
     }
 }
 
-fn sighting(term: &Term, ground: &Ground, report: &ReportSeen, now: Moment) -> Sighting {
-    let expires = Moment::from_unix_ms(report.ticket_expires.unix_ms());
+fn sighting(term: &Term, ground: &Ground, report: &ReportSeen, ticket: Span) -> Sighting {
     let key = term.keys.rooms();
     let rooms = report.rooms.iter();
     Sighting {
         facts: ground.facts.clone(),
-        ticket: (expires.unix_ms() > 0).then(|| Span::new(now.min(expires), expires)),
+        ticket: Some(ticket),
         violations: ground.violations,
         rooms: rooms.map(|(room, people)| (key.hash(&room.tenant, &room.name), *people)).collect(),
     }

@@ -285,7 +285,7 @@ fn no_credential_goes_past_the_operator() {
             "labels": copy["metadata"]["labels"]});
         copy["spec"]["nodeName"] = "n2".into();
         let copy = written(story, "copy", &copy)?;
-        refused(story, "admin", &["create", "-f", &copy], "spec.nodeName may not be set")?;
+        refused(story, "admin", &["create", "-f", &copy], "ValidatingAdmissionPolicy 'hemicycle-")?;
         ensure!(meetings.pods("media-node").iter().all(|it| *it != pod), "{pod} runs");
         let bound = story.value(&format!("pod/{pod}"), "{.spec.nodeName}");
         ensure!(bound.is_empty(), "{pod} is bound to {bound}");
@@ -337,7 +337,8 @@ fn a_machine_of_another_region_is_contradicted() {
             reason.contains("spec.providerID") && reason.contains("does not cover"),
             "{reason}"
         );
-        let line = meetings.told_in_time("Ready", "False", "correct the QualificationScope");
+        let line =
+            meetings.told_in_time("Ready", "False NoKubernetesNodeInScope", "correct the Qualif");
         let made = story.value("pods", "{.items[?(@.spec.nodeName)].metadata.labels}");
         ensure!(!made.contains("media-node"), "a media pod was made: {made}");
         line?;

@@ -23,7 +23,8 @@ pub(super) fn verified(world: &World, policy: &Policy, report: &PlanReport) -> C
             condition(kind, Status::False, Reason::ScopeNotValid, loss.describe())
         }
         ScopeGate::Unknown | ScopeGate::Open { kubernetes_nodes: None, .. } => {
-            let message = "QualificationScopes or Kubernetes nodes could not be listed";
+            let message = "QualificationScopes or Kubernetes nodes could not be listed, or a \
+                           provider's API has not been heard yet";
             condition(kind, Status::Unknown, Reason::ScopeUnknown, message)
         }
         ScopeGate::Open { kubernetes_nodes: Some(nodes), .. } => {

@@ -30,7 +30,7 @@ use serde_json::json;
 use tokio::time::{interval, sleep};
 
 use super::{context::Context, seen};
-use crate::evidence::Witness;
+use crate::evidence::Sight;
 
 /// How often scopes are looked at, beside every change: an expiry comes without an event.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -96,7 +96,7 @@ async fn look(context: &Context, before: Option<ByScope>) -> Option<ByScope> {
         // A new leader would tell of every Kubernetes node that nobody vouches for it.
         return before;
     }
-    let nodes = Witness::new(&context.book, &context.watches).kubernetes_nodes(&context.watches);
+    let nodes = Sight::new(&context.book, &context.watches).kubernetes_nodes(&context.watches);
     let found = weigh(context, &scopes, &nodes);
     if let Some(before) = &before {
         acts::evidence(context, before, &found);

@@ -103,6 +103,8 @@ pub struct Witness {
     pub dropped: IntCounterVec,
     /// Writes of proof or journal that failed.
     pub failures: IntCounter,
+    /// Violations that go on and that nobody answers for, by `meeting_cluster`.
+    pub violations_open: IntGaugeVec,
 }
 
 impl Witness {
@@ -119,6 +121,11 @@ impl Witness {
                 &["what"],
             ),
             failures: number("witness_failures_total", "Writes of proof or journal that failed."),
+            violations_open: gauges(
+                "violations_open",
+                "Media nodes that run where no scope reaches, and nobody answers for it.",
+                &["meeting_cluster"],
+            ),
         }
     }
 }
@@ -243,6 +250,7 @@ impl Metrics {
             Box::new(self.witness.statements.clone()),
             Box::new(self.witness.dropped.clone()),
             Box::new(self.witness.failures.clone()),
+            Box::new(self.witness.violations_open.clone()),
             Box::new(self.scope_seconds_left.clone()),
             Box::new(self.rooms.clone()),
             Box::new(self.participants.clone()),

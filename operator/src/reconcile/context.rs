@@ -138,6 +138,8 @@ impl Context {
         self.fleet.forget(tenant);
         self.witness.forget(tenant);
         self.metrics.queue.forget(tenant);
+        // A series that was never made cannot be removed, and need not be.
+        let _ = self.metrics.witness.violations_open.remove_label_values(&[tenant]);
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant);
     }
 }

@@ -82,6 +82,10 @@ pub async fn everybody(
         keys: &context.signing,
         flows: &build::flows::listed(account.workload),
     };
+    let report = account.report;
+    let open = report.violations.iter().filter(|it| it.is_open(report.at)).count();
+    let gauge = context.metrics.witness.violations_open.with_label_values(&[&tenant]);
+    gauge.set(i64::try_from(open).unwrap_or(i64::MAX));
     let before = account.cluster.status.clone().unwrap_or_default();
     let after = status::meeting_cluster(&before, conditions, account.report, &facts);
     if status::is_transition(&before, &after) || (numbers == Numbers::Due && before != after) {

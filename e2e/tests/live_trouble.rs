@@ -36,9 +36,21 @@ fn healed(story: &Story, meetings: &Meetings<'_>, media_nodes: usize) -> Result<
     Ok(())
 }
 
+/// An image by a tag, which the installation does not allow for media nodes.
+fn an_image_that_is_not_allowed(story: &Story, meetings: &Meetings<'_>) -> Result<()> {
+    meetings.wish("image", &json!({"mediaNode": "localhost/hemicycle/media-node:latest"}))?;
+    story.until("the API server's refusal is told", 60, || {
+        meetings.condition("Degraded") == "True" && meetings.told("Degraded").contains("ApiRefused")
+    })?;
+    meetings.told_in_time("Degraded", "True ApiRefused", "digest")?;
+    ensure!(meetings.condition("Available") == "True", "what ran before is called unavailable");
+    meetings.wish("image", &Value::Null)?;
+    healed(story, meetings, 2)
+}
+
 /// An image that nobody has, for gateway and media nodes.
 fn an_image_that_nobody_has(story: &Story, meetings: &Meetings<'_>) -> Result<()> {
-    let image = "localhost/hemicycle/nobody-has-it:1";
+    let image = format!("localhost/hemicycle/nobody-has-it@sha256:{}", "0".repeat(64));
     meetings
         .wish("image", &json!({"mediaNode": image, "gateway": image, "pullPolicy": "Always"}))?;
     story.until("a media pod cannot have its image", 60, || {
@@ -116,8 +128,9 @@ fn what_cannot_be_fulfilled_is_told_and_heals() {
         let builder = MeetingClusterBuilder::new("visio").media_nodes(2);
         let Scene { meetings, mut people, .. } = builder.meet(story)?;
         type Trouble = fn(&Story, &Meetings<'_>) -> Result<()>;
-        let troubles: [(&str, Trouble); 4] = [
+        let troubles: [(&str, Trouble); 5] = [
             ("an image that nobody has", an_image_that_nobody_has),
+            ("an image that is not allowed", an_image_that_is_not_allowed),
             ("a pod larger than any Kubernetes node", a_pod_larger_than_any_node),
             ("no Kubernetes node left", no_kubernetes_node_left),
             ("a quota that is used up", a_quota_that_is_used_up),

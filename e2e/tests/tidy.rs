@@ -24,7 +24,7 @@ const IMPORTS_ALLOWED: &[(&str, &[&str])] = &[
         "operator",
         &["operator-core", "hemicycle-crds", "hemicycle-proof", "media-api", "placement-api"],
     ),
-    ("fuzz", &["hemicycle-proof", "livekit-contract", "media-core"]),
+    ("fuzz", &["hemicycle-proof", "livekit-contract", "media-api", "media-core"]),
     (
         "e2e",
         &[

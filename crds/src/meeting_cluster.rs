@@ -175,9 +175,7 @@ pub struct Sovereignty {
 }
 
 /// How well it is known that a Kubernetes node lies in a scope.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum EvidenceLevel {
     /// The scope's owner says so by a label that no kubelet may write.
     E0,
@@ -185,18 +183,6 @@ pub enum EvidenceLevel {
     E1,
     /// So does somebody outside of the cluster: the provider's API, or a signed declaration.
     E2,
-}
-
-impl EvidenceLevel {
-    /// The word in resources and labels.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::E0 => "E0",
-            Self::E1 => "E1",
-            Self::E2 => "E2",
-        }
-    }
 }
 
 /// Who answers for a violation, and until when.

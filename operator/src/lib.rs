@@ -6,6 +6,7 @@ pub mod admin;
 pub mod admission;
 pub mod api_client;
 pub mod config;
+pub mod events;
 pub mod evidence;
 pub mod fleet;
 pub mod lease;

@@ -22,7 +22,7 @@ use kube::{
 };
 use operator::{
     evidence::{
-        Asking, Book, Sight,
+        Asking, Book, Testimony,
         provider_api::{Credentials, Private, open},
     },
     metrics::Metrics,
@@ -160,8 +160,8 @@ impl Cluster {
             .find(|it| it.metadata.name.as_deref() == Some(scope));
         let scope = scope.expect("there");
         let name = scope.metadata.name.as_deref().expect("named").into();
-        let sight = Sight::new(&self.book, &self.watches);
-        let nodes = sight.kubernetes_nodes(&self.watches);
+        let testimony = Testimony::new(&self.book, &self.watches);
+        let nodes = testimony.kubernetes_nodes(&self.watches);
         let seen = nodes.get_key_value(&node.into()).expect("there");
         evidence::weigh((&name, &seen::scope(scope)), seen, seen::timestamp(clock()))
     }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use crate::{
     ids::{KubernetesNodeName, ScopeName, Timestamp},
     provider_id::{self, Place},
-    sovereignty::CLOCK_SKEW_MAX_MS,
+    sovereignty::{CLOCK_SKEW_MAX_MS, is_declared},
     world::{KubernetesNodeSeen, ScopeSeen},
 };
 
@@ -190,31 +190,30 @@ pub fn weigh(
     now: Timestamp,
 ) -> Weighed {
     let ((scope_name, scope), (node_name, node)) = (scope, node);
-    if node.labels.get(&scope.label_key) != Some(&scope.label_value) {
+    if !is_declared(scope, node) {
         return Weighed::Unclaimed;
     }
     let mut standing = Standing { level: Level::E0, evidence: vec![], lacking: vec![] };
-    standing.add(Source::DeclaredLabel, now, now.plus_ms(SEEN_FRESH_MS), || {
-        format!("{}={}", scope.label_key, scope.label_value)
-    });
+    let label = format!("{}={}", scope.label_key, scope.label_value);
+    standing.add(Source::DeclaredLabel, now, now.plus_ms(SEEN_FRESH_MS), label);
+    let none = Statements::default();
+    let Statements { declaration, machine } = node.statements.get(scope_name).unwrap_or(&none);
     let outcome = by_machine(&mut standing, scope, node, now)
-        .and_then(|()| by_statements(&mut standing, (scope_name, scope), (node_name, node), now));
-    match outcome {
-        Ok(()) => Weighed::Known(standing),
-        Err(contradiction) => Weighed::Contradicted(contradiction),
+        .and_then(|()| by_provider_api(&mut standing, scope, machine.as_ref(), now));
+    if let Err(contradiction) = outcome {
+        return Weighed::Contradicted(contradiction);
     }
+    by_declaration(&mut standing, scope_name, (node_name, node), declaration.as_ref(), now);
+    if standing.level == Level::E2 {
+        standing.lacking.clear();
+    }
+    Weighed::Known(standing)
 }
 
 impl Standing {
-    fn add(
-        &mut self,
-        source: Source,
-        observed: Timestamp,
-        valid_until: Timestamp,
-        seen: impl FnOnce() -> String,
-    ) {
+    fn add(&mut self, source: Source, observed: Timestamp, valid_until: Timestamp, seen: String) {
         self.level = self.level.max(source.level());
-        self.evidence.push(Evidence { source, observed, valid_until, seen: seen() });
+        self.evidence.push(Evidence { source, observed, valid_until, seen });
     }
 }
 
@@ -248,9 +247,8 @@ fn by_machine(
             return Err(format!("{label} is {label_says}, but spec.providerID says {told}"));
         }
     }
-    standing.add(Source::ProviderId, now, now.plus_ms(SEEN_FRESH_MS), || {
-        format!("spec.providerID {}", node.provider_id)
-    });
+    let seen = format!("spec.providerID {}", node.provider_id);
+    standing.add(Source::ProviderId, now, now.plus_ms(SEEN_FRESH_MS), seen);
     Ok(())
 }
 
@@ -269,68 +267,75 @@ fn covers(scope: &ScopeSeen, place: &Place) -> Result<(), String> {
     }
 }
 
-/// What the provider's API and a signed declaration say.
-fn by_statements(
+/// What the provider's API says.
+fn by_provider_api(
     standing: &mut Standing,
-    (scope_name, scope): (&ScopeName, &ScopeSeen),
-    (node_name, node): (&KubernetesNodeName, &KubernetesNodeSeen),
+    scope: &ScopeSeen,
+    machine: Option<&MachineSeen>,
     now: Timestamp,
 ) -> Result<(), String> {
-    let none = Statements::default();
-    let statements = node.statements.get(scope_name).unwrap_or(&none);
-    match &statements.machine {
-        None => standing.lacking.push("the provider's API was not heard".into()),
+    let (account, region, subregion, asked) = match machine {
+        None => {
+            standing.lacking.push("the provider's API was not heard".into());
+            return Ok(());
+        }
         Some(MachineSeen::NotThere { .. }) => {
             return Err("the provider's API knows no such machine".into());
         }
         Some(MachineSeen::Found { account, region, subregion, asked }) => {
-            let place = Place {
-                region: Some(region.clone()),
-                subregion: Some(subregion.clone()).filter(|it| !it.is_empty()),
-            };
-            covers(scope, &place).map_err(|what| {
-                format!("the provider's API says {what}, which the scope does not cover")
-            })?;
-            if !scope.accounts.is_empty() && !scope.accounts.contains(account) {
-                return Err(format!(
-                    "the provider's API says account {account}, which the scope \
-                                    does not cover"
-                ));
-            }
-            let valid_until = asked.plus_ms(ANSWER_FRESH_MS);
-            if valid_until <= now {
-                standing.lacking.push("the provider's API has not answered for 15 minutes".into());
-            } else {
-                standing.add(Source::ProviderApi, *asked, valid_until, || {
-                    format!("the provider's API: account {account}, subregion {subregion}")
-                });
-            }
+            (account, region, subregion, *asked)
         }
+    };
+    let place = Place {
+        region: Some(region.clone()),
+        subregion: Some(subregion.clone()).filter(|it| !it.is_empty()),
+    };
+    covers(scope, &place).map_err(|what| {
+        format!("the provider's API says {what}, which the scope does not cover")
+    })?;
+    if !scope.accounts.is_empty() && !scope.accounts.contains(account) {
+        return Err(format!(
+            "the provider's API says account {account}, which the scope does not cover"
+        ));
     }
-    match &statements.declaration {
-        None => standing.lacking.push("nobody declared it in writing".into()),
+    let valid_until = asked.plus_ms(ANSWER_FRESH_MS);
+    if valid_until <= now {
+        standing.lacking.push("the provider's API has not answered for 15 minutes".into());
+    } else {
+        let seen = format!("the provider's API: account {account}, subregion {subregion}");
+        standing.add(Source::ProviderApi, asked, valid_until, seen);
+    }
+    Ok(())
+}
+
+/// What a signed declaration says; it can lack weight, and contradicts nothing.
+fn by_declaration(
+    standing: &mut Standing,
+    scope_name: &ScopeName,
+    (node_name, node): (&KubernetesNodeName, &KubernetesNodeSeen),
+    declaration: Option<&DeclarationSeen>,
+    now: Timestamp,
+) {
+    let lacking = match declaration {
+        None => "nobody declared it in writing".into(),
         Some(DeclarationSeen::Refused { reason }) => {
-            standing.lacking.push(format!("its declaration does not count: {reason}"));
+            format!("its declaration does not count: {reason}")
         }
         Some(DeclarationSeen::Signed { kubernetes_node, provider_id, scope, issued, expires }) => {
             let fits = kubernetes_node == node_name
                 && *provider_id == node.provider_id
                 && scope == scope_name;
             if !fits {
-                standing.lacking.push("its declaration speaks of another machine or scope".into());
+                "its declaration speaks of another machine or scope".into()
             } else if *expires <= now || *issued > now.plus_ms(CLOCK_SKEW_MAX_MS.unsigned_abs()) {
-                standing.lacking.push("its declaration does not hold now".into());
+                "its declaration does not hold now".into()
             } else {
-                standing.add(Source::SignedDeclaration, *issued, *expires, || {
-                    format!("a signed declaration that holds until {}", expires.unix_ms())
-                });
+                let seen = format!("a signed declaration that holds until {}", expires.unix_ms());
+                return standing.add(Source::SignedDeclaration, *issued, *expires, seen);
             }
         }
-    }
-    if standing.level == Level::E2 {
-        standing.lacking.clear();
-    }
-    Ok(())
+    };
+    standing.lacking.push(lacking);
 }
 
 /// Statements by scope.

@@ -247,7 +247,7 @@ pub fn holds<'a>(
 
 /// Whether a Kubernetes node carries the scope's label.
 #[must_use]
-pub fn is_declared(scope: &ScopeSeen, node: &KubernetesNodeSeen) -> bool {
+pub(crate) fn is_declared(scope: &ScopeSeen, node: &KubernetesNodeSeen) -> bool {
     node.labels.get(&scope.label_key) == Some(&scope.label_value)
 }
 

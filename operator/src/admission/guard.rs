@@ -33,8 +33,9 @@ use tokio::{sync::watch, time::sleep};
 
 use super::policies::{Kind, Wanted};
 use crate::{
+    events,
     metrics::Metrics,
-    reconcile::{error::is_conflict, objects},
+    reconcile::{error::is_conflict, failure, objects},
 };
 
 /// A look without a cause, should a watch have died silently.
@@ -93,8 +94,10 @@ impl fmt::Display for What {
 pub struct Tamper {
     /// When it was repaired.
     pub at: Timestamp,
-    /// Kind and name.
-    pub object: String,
+    /// Whether a policy or a binding.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
     /// What was done to it.
     pub what: What,
 }
@@ -154,7 +157,8 @@ impl Guard {
                 "the admission policies are not in force as they must be: {fault}"
             ));
         }
-        let Tamper { at, object, what } = state.last_tamper.as_ref()?;
+        let Tamper { at, kind, name, what } = state.last_tamper.as_ref()?;
+        let object = object_name(*kind, name);
         (now.as_second() - at.as_second() < TOLD_SECONDS).then(|| {
             format!(
                 "{object} was {what} by somebody else and put back at {at:.0}: look in the audit \
@@ -205,7 +209,7 @@ impl Guard {
 
     fn tell(&self, keeper: &Keeper, looked: Result<(), GuardError>) {
         keeper.metrics.admission.intact.set(i64::from(looked.is_ok()));
-        let fault = looked.err().map(|error| chain(&error));
+        let fault = looked.err().map(|error| failure::with_causes(&error));
         if let (Some(fault), true) = (&fault, self.state.borrow().fault != fault) {
             tracing::error!(fault, "the admission policies cannot be kept");
         }
@@ -250,13 +254,13 @@ impl Guard {
     }
 
     async fn repaired(&self, keeper: &Keeper, wanted: &Wanted, what: What) {
-        let object = object_name(wanted);
+        let object = object_name(wanted.kind, &wanted.name);
         tracing::warn!(object, %what, "put back what guards the scopes");
         let label = format!("{}_{what}", wanted.kind.word());
         keeper.metrics.admission.repaired.with_label_values(&[&wanted.name, &label]).inc();
+        let (at, kind, name) = (Timestamp::now(), wanted.kind, wanted.name.clone());
         self.state.send_modify(|state| {
-            let at = Timestamp::now();
-            state.last_tamper = Some(Tamper { at, object: object.clone(), what });
+            state.last_tamper = Some(Tamper { at, kind, name, what });
         });
         let resource = wanted.kind.resource();
         let about = ObjectReference {
@@ -274,7 +278,7 @@ impl Guard {
             action: "PutBack".to_owned(),
             secondary: None,
         };
-        if let Err(error) = keeper.recorder.publish(&event, &about).await {
+        if let Err(error) = events::publish(&keeper.recorder, &about, event).await {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, object, "an Event could not be written");
         }
@@ -342,11 +346,12 @@ fn canonical(wanted: &Wanted, made: &DynamicObject) -> Result<Value, GuardError>
     if objects::contains(&spec, &wanted.spec) {
         return Ok(spec);
     }
-    Err(GuardError::Altered { object: object_name(wanted) })
+    Err(GuardError::Altered { object: object_name(wanted.kind, &wanted.name) })
 }
 
-fn object_name(wanted: &Wanted) -> String {
-    format!("{} {}", wanted.kind.resource().kind, wanted.name)
+/// What a person calls a policy or binding.
+fn object_name(kind: Kind, name: &str) -> String {
+    format!("{} {name}", kind.resource().kind)
 }
 
 fn params(dry_run: bool) -> PostParams {
@@ -392,7 +397,7 @@ async fn imagine(
 }
 
 fn write_error(act: &'static str, wanted: &Wanted) -> impl FnOnce(kube::Error) -> GuardError {
-    let object = object_name(wanted);
+    let object = object_name(wanted.kind, &wanted.name);
     move |source| GuardError::Write { act, object, source }
 }
 
@@ -411,18 +416,6 @@ async fn disown(api: &Api<DynamicObject>, mut object: DynamicObject) {
     }
 }
 
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -435,9 +428,9 @@ mod tests {
     fn tampering_is_told_for_a_minute_and_a_fault_until_it_is_over() {
         let guard = Guard::new(Vec::new());
         assert_eq!(guard.trouble(at(0)), None, "nobody looked yet");
-        let object = "ValidatingAdmissionPolicy hemicycle-pods".to_owned();
+        let (at_100, kind, name) = (at(100), Kind::Policy, "hemicycle-pods".to_owned());
         guard.state.send_modify(|state| {
-            state.last_tamper = Some(Tamper { at: at(100), object, what: What::Deleted });
+            state.last_tamper = Some(Tamper { at: at_100, kind, name, what: What::Deleted });
         });
         let told = guard.trouble(at(159)).expect("told");
         assert!(told.contains("hemicycle-pods was deleted"), "{told}");

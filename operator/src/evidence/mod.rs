@@ -2,7 +2,7 @@
 //! declarations. The core weighs it.
 //!
 //! Only the leading replica asks. Invariant: there is one way from a Kubernetes node to what is
-//! known of it, [`Sight::kubernetes_node`], for the reconcile and for the scopes' statuses.
+//! known of it, [`Testimony::kubernetes_node`], for the reconcile and for the scopes' statuses.
 
 mod asking;
 mod book;
@@ -26,12 +26,12 @@ pub use self::{asking::Asking, book::Book};
 use crate::{reconcile::seen, watches::Watches};
 
 /// What is known of Kubernetes nodes, with the scopes as they are now.
-pub struct Sight<'a> {
+pub struct Testimony<'a> {
     book: &'a Book,
     scopes: Vec<Arc<DeserializeGuard<QualificationScope>>>,
 }
 
-impl<'a> Sight<'a> {
+impl<'a> Testimony<'a> {
     /// Looks at the scopes in the warm copy.
     #[must_use]
     pub fn new(book: &'a Book, watches: &Watches) -> Self {

@@ -34,10 +34,7 @@ const UPDATES_MAX: usize = 64;
 /// Milliseconds since 1970 on a clock that never goes back while the process lives.
 #[must_use]
 pub fn now() -> Timestamp {
-    static START: LazyLock<(Instant, u64)> = LazyLock::new(|| {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        (Instant::now(), u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-    });
+    static START: LazyLock<(Instant, u64)> = LazyLock::new(|| (Instant::now(), wall_ms()));
     let elapsed = u64::try_from(START.0.elapsed().as_millis()).unwrap_or(u64::MAX);
     Timestamp::from_unix_ms(START.1.saturating_add(elapsed))
 }

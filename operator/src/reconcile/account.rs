@@ -4,40 +4,33 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use hemicycle_crds::QualificationScope;
 use hemicycle_proof::journal::{Actor, EventId, ObjectKind};
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use operator_core::{
-    plan::PlanReport,
     sovereignty,
-    step::{Plan, Step},
+    step::Step,
     violation::Violation,
-    world::{CredentialsSeen, DesiredState, World},
+    world::{CredentialsSeen, DesiredState},
 };
 
-use super::{context::Context, fetch::Observed, workload::Workload};
+use super::{Look, context::Context, fetch::Observed, workload::Workload};
 use crate::{
-    admission::guard::Tamper,
+    admission::{guard::Tamper, policies::Kind},
     witness::{Act, Ground, facts, ground, named, object},
 };
 
 /// Shows the witness on what ground each media node stands. One that lost it keeps the last, with
 /// its violation: rooms that go on are accounted for until they end.
-pub(super) fn stand(
-    context: &Context,
-    tenant: &str,
-    observed: &Observed,
-    world: &World,
-    report: &PlanReport,
-) {
+pub(super) fn stand(context: &Context, tenant: &str, look: &Look<'_>) {
+    let Look { observed, world, report, .. } = look;
     let mut grounds = BTreeMap::new();
     for (name, pod) in &observed.pods {
         let Some(seen) = world.media_nodes.get(&name.as_str().into()) else { continue };
         let before = context.witness.last(tenant, name);
         let attested = sovereignty::attested(&report.gate, seen);
         let fresh = attested.and_then(|attested| {
-            let scope = scope(context, attested.scope.as_str())?;
-            ground::facts(pod, attested, &scope)
+            let guard = context.watches.scopes.get(&ObjectRef::new(attested.scope.as_str()))?;
+            ground::facts(pod, attested, guard.0.as_ref().ok()?)
         });
         let uid = pod.uid().unwrap_or_default();
         let same = before.filter(|before| before.facts.pod_uid.as_str() == uid);
@@ -58,11 +51,6 @@ pub(super) fn stand(
     context.witness.stand(tenant, grounds);
 }
 
-fn scope(context: &Context, name: &str) -> Option<QualificationScope> {
-    let guard = context.watches.scopes.get(&ObjectRef::new(name))?;
-    guard.0.as_ref().ok().cloned()
-}
-
 fn ticket(
     context: &Context,
     tenant: &str,
@@ -80,18 +68,13 @@ fn ticket(
     });
 }
 
-/// Tells what this look changed; `plan` if it was carried out to its end.
-pub(super) fn tell(
-    context: &Context,
-    workload: &Workload,
-    observed: &Observed,
-    (world, report): (&World, &PlanReport),
-    plan: Option<&Plan>,
-) {
+/// Tells what this look changed: the steps of its plan too, if that was carried out to its end.
+pub(super) fn tell(context: &Context, workload: &Workload, look: &Look<'_>, carried_out: bool) {
+    let Look { observed, world, plan, report } = look;
     let tenant = &workload.tenant();
     credentials(context, tenant, &workload.credentials_secret, observed);
     violations(context, tenant, &world.violations, &report.violations);
-    for step in plan.into_iter().flat_map(|plan| &plan.steps) {
+    for step in plan.steps.iter().filter(|_| carried_out) {
         drain(context, tenant, step);
     }
 }
@@ -184,15 +167,13 @@ pub(super) async fn policies(context: Arc<Context>) {
 }
 
 fn policy(context: &Context, tamper: &Tamper) {
-    let kind = if tamper.object.contains("Binding") {
-        ObjectKind::ValidatingAdmissionPolicyBinding
-    } else {
-        ObjectKind::ValidatingAdmissionPolicy
+    let kind = match tamper.kind {
+        Kind::Policy => ObjectKind::ValidatingAdmissionPolicy,
+        Kind::Binding => ObjectKind::ValidatingAdmissionPolicyBinding,
     };
-    let name = tamper.object.rsplit(' ').next().unwrap_or_default();
     let act = |id, before: &str, after: &str| Act {
         id,
-        object: named(kind, name),
+        object: named(kind, &tamper.name),
         before: facts([("state", before)]),
         after: facts([("state", after)]),
     };

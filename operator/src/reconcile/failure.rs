@@ -14,6 +14,12 @@ const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
 /// The whole account of `error`, without the objects that carried it.
 #[must_use]
 pub fn told(error: &ReconcileError) -> String {
+    format!("{}; {}", with_causes(error), remedy(error))
+}
+
+/// An error and its causes, in one line.
+#[must_use]
+pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(deeper) = cause {
@@ -26,8 +32,6 @@ pub fn told(error: &ReconcileError) -> String {
         text.push_str(&deeper.to_string());
         cause = deeper.source();
     }
-    text.push_str("; ");
-    text.push_str(remedy(error));
     text
 }
 

@@ -33,7 +33,7 @@ use super::{
     objects, seen,
     workload::{GATEWAY, LABEL_OF_COMPONENT, MEDIA_NODE, Workload},
 };
-use crate::evidence::Sight;
+use crate::evidence::Testimony;
 
 /// What was read.
 #[derive(Debug)]
@@ -132,8 +132,8 @@ async fn kubernetes_nodes(
     if store.wait_until_ready().now_or_never().is_none() {
         return Ok(None);
     }
-    let sight = Sight::new(&context.book, &context.watches);
-    let mut all = sight.kubernetes_nodes(&context.watches);
+    let testimony = Testimony::new(&context.book, &context.watches);
+    let mut all = testimony.kubernetes_nodes(&context.watches);
     // The copy may not know a young Kubernetes node yet: its absence would count as its end.
     let api: Api<Node> = Api::all(context.client.clone());
     for pod in pods.values() {
@@ -144,7 +144,7 @@ async fn kubernetes_nodes(
         if let std::collections::btree_map::Entry::Vacant(entry) = all.entry(key) {
             let found = api.get_opt(&name).await;
             if let Some(node) = found.map_err(read_error(&format!("Node {name}")))? {
-                entry.insert(sight.kubernetes_node(&node).1);
+                entry.insert(testimony.kubernetes_node(&node).1);
             }
         }
     }

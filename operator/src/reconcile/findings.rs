@@ -5,15 +5,16 @@
 //!
 //! Shapes: openreports.io/v1alpha1 and wgpolicyk8s.io/v1alpha2, which agree in all that is used.
 
-use kube::{
-    Api,
-    api::{DynamicObject, Patch, PatchParams},
-    core::{ApiResource, GroupVersionKind},
-};
+use kube::api::{Patch, PatchParams};
 use operator_core::{sovereignty, violation::Violation};
 use serde_json::{Value, json};
 
-use super::{context::Context, tell::Account};
+use super::{
+    build::manifest::{Kind, Manifest},
+    context::Context,
+    objects,
+    tell::Account,
+};
 
 /// Results in one report, so that it stays far from the API server's limit on an object.
 const RESULTS_MAX: usize = 512;
@@ -23,32 +24,25 @@ const ASK_AGAIN_SECONDS: i64 = 300;
 const MANAGER: &str = "hemicycle-operator/reports";
 /// What is remembered of what was published.
 const MEMORY: &str = "reports";
-
 /// The kinds, the one that is preferred first.
-fn kinds() -> [ApiResource; 2] {
-    let kind = |group: &str, version: &str, kind: &str, plural: &str| {
-        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
-    };
-    [
-        kind("openreports.io", "v1alpha1", "Report", "reports"),
-        kind("wgpolicyk8s.io", "v1alpha2", "PolicyReport", "policyreports"),
-    ]
-}
+const KINDS: [Kind; 2] = [Kind::Report, Kind::PolicyReport];
 
 /// Publishes what the account says of where media run, if that changed.
 pub(super) async fn publish(context: &Context, account: &Account<'_>) {
     let tenant = account.workload.tenant();
-    let content = content(account);
-    let text = content.to_string();
     let window = account.now.as_second() / ASK_AGAIN_SECONDS;
     let absent = format!("absent/{window}");
     let told = context.remember(&tenant, |memory| memory.told.get(MEMORY).cloned());
-    if told.as_ref() == Some(&text) || told.as_ref() == Some(&absent) {
+    if told.as_ref() == Some(&absent) {
         return;
     }
-    let published = write(context, account, &content).await;
-    let now = match published {
-        Ok(true) => text,
+    let content = content(account);
+    let hash = objects::hash_of(&content);
+    if told.as_ref() == Some(&hash) {
+        return;
+    }
+    let now = match write(context, account, &content).await {
+        Ok(true) => hash,
         Ok(false) => absent,
         Err(error) => {
             let error = &error as &dyn std::error::Error;
@@ -62,26 +56,14 @@ pub(super) async fn publish(context: &Context, account: &Account<'_>) {
 /// Whether one of the kinds is there.
 async fn write(context: &Context, account: &Account<'_>, content: &Value) -> kube::Result<bool> {
     let workload = account.workload;
-    let name = format!("{}-sovereignty", workload.name);
-    for kind in kinds() {
-        let mut body = json!({
-            "apiVersion": kind.api_version,
-            "kind": kind.kind,
-            "metadata": {
-                "name": name,
-                "namespace": workload.namespace,
-                "labels": workload.labels("report"),
-                "ownerReferences": [workload.owner],
-            },
-        });
-        if let (Some(body), Some(content)) = (body.as_object_mut(), content.as_object()) {
-            body.extend(content.clone());
-            if kind.group == "openreports.io" {
-                body.insert("source".to_owned(), json!("hemicycle"));
-            }
+    for kind in KINDS {
+        let mut content = content.clone();
+        if kind == Kind::Report {
+            content["source"] = json!("hemicycle");
         }
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(context.client.clone(), &workload.namespace, &kind);
+        let name = format!("{}-sovereignty", workload.name);
+        let Manifest { name, body, .. } = Manifest::new(workload, kind, name, "report", content);
+        let api = objects::api(&context.client, kind, &workload.namespace);
         let params = PatchParams::apply(MANAGER).force();
         match api.patch(&name, &params, &Patch::Apply(&body)).await {
             Ok(_) => return Ok(true),
@@ -168,8 +150,11 @@ mod tests {
 
     #[test]
     fn the_successor_is_preferred() {
-        let named: Vec<String> =
-            kinds().iter().map(|kind| format!("{}/{}", kind.api_version, kind.plural)).collect();
+        let named: Vec<String> = KINDS
+            .iter()
+            .map(|kind| kind.resource())
+            .map(|kind| format!("{}/{}", kind.api_version, kind.plural))
+            .collect();
         assert_eq!(
             named,
             ["openreports.io/v1alpha1/reports", "wgpolicyk8s.io/v1alpha2/policyreports"]

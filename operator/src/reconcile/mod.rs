@@ -47,6 +47,7 @@ use operator_core::{
     plan::{self, PlanReport},
     policy::Policy,
     sovereignty::{self, Footing, ScopeGate},
+    step::Plan,
     world::{
         Deleting, DesiredState, GatewayRollout, MediaNodeSeen, RefusalSeen, ReportSeen, World,
     },
@@ -194,24 +195,18 @@ pub async fn reconcile_one(
     });
 
     show_fleet(context, &policy, &observed, &world, &report);
-    account::stand(context, &tenant, &observed, &world, &report);
-    let look = Look { observed: &observed, world: &world, plan: &plan, gate: &report.gate };
+    let look = Look { observed: &observed, world: &world, plan: &plan, report: &report };
+    account::stand(context, &tenant, &look);
     let applied = apply(context, cluster, &workload, &look).await;
     if namespace_ends(context, &tenant, &applied) {
         return Ok(Action::await_change());
     }
+    account::tell(context, &workload, &look, applied.is_ok());
     if applied.is_err() {
         // Numbers that were not given are given next time: a refusal that lasts must not count on
         // and so write a new status, which would wake us at once instead of after the pause.
         report.ordinal_high_water = world.ordinal_high_water;
     }
-    account::tell(
-        context,
-        &workload,
-        &observed,
-        (&world, &report),
-        applied.is_ok().then_some(&plan),
-    );
     let world = afterwards(context, &tenant, world, &applied, at);
     let told = conditions(&world, &policy, &report);
     let account = tell::Account {
@@ -276,8 +271,8 @@ type Applied = Result<BTreeSet<Kind>, ReconcileError>;
 struct Look<'a> {
     observed: &'a Observed,
     world: &'a World,
-    plan: &'a operator_core::step::Plan,
-    gate: &'a ScopeGate,
+    plan: &'a Plan,
+    report: &'a PlanReport,
 }
 
 /// Everything that is written but the statuses.
@@ -287,9 +282,9 @@ async fn apply(
     workload: &Workload,
     look: &Look<'_>,
 ) -> Applied {
-    let Look { observed, world, plan, gate } = look;
+    let Look { observed, world, plan, report } = look;
     context.still_leading()?;
-    attest(context, workload, gate).await?;
+    attest(context, workload, &report.gate).await?;
     let authority = authority(context, workload).await?;
     if cluster.spec.paused {
         return Ok(BTreeSet::new());

@@ -29,7 +29,7 @@ pub fn selector(meeting_cluster: &str) -> String {
     format!("{}={},{LABEL_MEETING_CLUSTER}={meeting_cluster}", MANAGED_BY.0, MANAGED_BY.1)
 }
 
-fn api(client: &Client, kind: Kind, namespace: &str) -> Api<DynamicObject> {
+pub(super) fn api(client: &Client, kind: Kind, namespace: &str) -> Api<DynamicObject> {
     Api::namespaced_with(client.clone(), namespace, &kind.resource())
 }
 
@@ -141,7 +141,8 @@ async fn delete(
     }
 }
 
-fn hash_of(body: &Value) -> String {
+/// Tells contents apart; no secret and no signature.
+pub(super) fn hash_of(body: &Value) -> String {
     let hash = body.to_string().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });

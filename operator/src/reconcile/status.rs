@@ -78,7 +78,7 @@ pub fn meeting_cluster(
         load: Some(percent(scale.load_ratio)),
         ordinal_high_water: i64::try_from(report.ordinal_high_water).unwrap_or(i64::MAX),
         violations: report.violations.iter().map(|it| violation(it, before, facts)).collect(),
-        violations_open: count(report.violations.iter().filter(|it| it.is_open(report.at)).count()),
+        violations_open: count(report.violations_open().count()),
         flows: facts.flows.to_vec(),
         held: held.take(HELD_MAX).collect(),
         url: Some(format!("{}://{}", facts.scheme, facts.domain)),

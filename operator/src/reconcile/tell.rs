@@ -6,7 +6,7 @@ use hemicycle_crds::{
     MeetingClusterStatus,
 };
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
@@ -31,11 +31,10 @@ use super::{
     findings, seen, status,
     workload::Workload,
 };
+use crate::events;
 
 /// Field manager of statuses: another than that of the objects, so that neither clears the other.
 const STATUS_MANAGER: &str = "hemicycle-operator/status";
-/// Longest note of an Event that the API server takes, in bytes.
-const NOTE_BYTES_MAX: usize = 1_024;
 
 /// What there is to tell.
 pub struct Account<'a> {
@@ -82,8 +81,7 @@ pub async fn everybody(
         keys: &context.signing,
         flows: &build::flows::listed(account.workload),
     };
-    let report = account.report;
-    let open = report.violations.iter().filter(|it| it.is_open(report.at)).count();
+    let open = account.report.violations_open().count();
     let gauge = context.metrics.witness.violations_open.with_label_values(&[&tenant]);
     gauge.set(i64::try_from(open).unwrap_or(i64::MAX));
     let before = account.cluster.status.clone().unwrap_or_default();
@@ -210,10 +208,11 @@ async fn write_media_node(
 /// One Event for each thing done, and for each condition that changed its mind.
 async fn events(context: &Context, account: &Account<'_>, conditions: &[CoreCondition]) {
     let tenant = account.workload.tenant();
+    let about = account.cluster.object_ref(&());
     // What could not be done is told by the condition that says why.
     for (stage, done) in account.report.done().filter(|_| account.carried_out) {
         let note = done.to_owned();
-        publish(context, account.cluster, EventType::Normal, stage.as_str(), "Plan", note).await;
+        publish(context, &about, EventType::Normal, (stage.as_str(), "Plan"), note).await;
     }
     for condition in conditions {
         let kind = condition.kind.as_str();
@@ -225,7 +224,7 @@ async fn events(context: &Context, account: &Account<'_>, conditions: &[CoreCond
             let type_ = if is_bad(condition) { EventType::Warning } else { EventType::Normal };
             let note = format!("{kind} is {}: {}", condition.status.as_str(), condition.message);
             let reason = condition.reason.as_str();
-            publish(context, account.cluster, type_, reason, "Observe", note).await;
+            publish(context, &about, type_, (reason, "Observe"), note).await;
         }
     }
 }
@@ -238,36 +237,20 @@ fn is_bad(condition: &CoreCondition) -> bool {
     }
 }
 
-async fn publish(
+/// Publishes an Event about what `about` names.
+pub(super) async fn publish(
     context: &Context,
-    cluster: &MeetingCluster,
+    about: &ObjectReference,
     type_: EventType,
-    reason: &str,
-    action: &str,
-    mut note: String,
+    (reason, action): (&str, &str),
+    note: String,
 ) {
-    let mut end = note.len().min(NOTE_BYTES_MAX);
-    while !note.is_char_boundary(end) {
-        end -= 1;
-    }
-    note.truncate(end);
-    let event = Event {
-        type_,
-        reason: capitalised(reason),
-        note: Some(note),
-        action: action.to_owned(),
-        secondary: None,
-    };
-    if let Err(error) = context.recorder.publish(&event, &cluster.object_ref(&())).await {
+    let (reason, action) = (reason.to_owned(), action.to_owned());
+    let event = Event { type_, reason, note: Some(note), action, secondary: None };
+    if let Err(error) = events::publish(&context.recorder, about, event).await {
         let error = &error as &dyn std::error::Error;
-        tracing::debug!(error, reason, "an Event could not be written");
+        tracing::debug!(error, about = about.name, "an Event could not be written");
     }
-}
-
-/// Reasons of Events begin with a capital letter by Kubernetes' custom.
-fn capitalised(word: &str) -> String {
-    let mut letters = word.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// The wishes contradict each other: says so, and lets everything be as it is.
@@ -291,7 +274,8 @@ pub async fn invalid(
         return Ok(());
     }
     let (note, reason) = (error.to_string(), Reason::SpecInvalid.as_str());
-    publish(context, cluster, EventType::Warning, reason, "Validate", note).await;
+    let about = cluster.object_ref(&());
+    publish(context, &about, EventType::Warning, (reason, "Validate"), note).await;
     tracing::warn!(tenant = fetch::tenant_of(cluster), %error, "the wishes contradict each other");
     write_cluster(context, cluster, &after).await
 }

@@ -47,12 +47,13 @@ pub fn validate(
         target_fill_percent: positive(spec.capacity.target_fill_percent),
     };
     capacity.check()?;
-    let workload = workload(cluster, config, ticket_key);
+    let sovereignty = sovereignty(&spec.sovereignty);
+    let workload = workload(cluster, config, ticket_key, &sovereignty);
     let policy = Policy {
         name: workload.name.clone(),
         tenant: workload.tenant(),
         capacity,
-        sovereignty: sovereignty(&spec.sovereignty),
+        sovereignty,
         drain_deadline_ms: u64::from(workload.drain_seconds) * 1_000,
         template_hash: media_pod::template_hash(&workload),
         paused: if spec.paused { Paused::Yes } else { Paused::No },
@@ -103,7 +104,12 @@ pub fn owner_of(cluster: &MeetingCluster) -> OwnerReference {
     }
 }
 
-fn workload(cluster: &MeetingCluster, config: &Config, ticket_key: PublicKey) -> Workload {
+fn workload(
+    cluster: &MeetingCluster,
+    config: &Config,
+    ticket_key: PublicKey,
+    sovereignty: &SovereigntyPolicy,
+) -> Workload {
     let spec = &cluster.spec;
     let pull_policy = match spec.image.pull_policy {
         // The default of the resource: then the installation's own default speaks.
@@ -118,8 +124,8 @@ fn workload(cluster: &MeetingCluster, config: &Config, ticket_key: PublicKey) ->
         credentials_secret: spec.credentials.secret_ref.name.clone(),
         image_pull_policy: pull_policy,
         image_pull_secrets: vec![],
-        scopes: spec.sovereignty.scope_refs.iter().map(|it| it.name.clone()).collect(),
-        minimum_evidence: spec.sovereignty.minimum_evidence,
+        scopes: sovereignty.scopes.iter().map(ToString::to_string).collect(),
+        minimum_evidence: sovereignty.minimum_evidence,
         ticket_keys: ticket_key.to_string(),
         drain_seconds: positive(spec.drain.deadline_seconds),
         media: media_template(spec, config),

@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 
 pub use hemicycle_crds::LABEL_COMPONENT as LABEL_OF_COMPONENT;
-use hemicycle_crds::{LABEL_MEETING_CLUSTER, meeting_cluster::EvidenceLevel};
+use hemicycle_crds::LABEL_MEETING_CLUSTER;
 use k8s_openapi::{
     api::core::v1::{LocalObjectReference, Toleration},
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
+use operator_core::evidence::Level;
 
 /// First label of every object: who made it.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "hemicycle");
@@ -139,7 +140,7 @@ pub struct Workload {
     /// The scopes of which a Kubernetes node must lie in one.
     pub scopes: Vec<String>,
     /// The weakest evidence that is taken for it.
-    pub minimum_evidence: EvidenceLevel,
+    pub minimum_evidence: Level,
     /// Public keys, base64 and comma separated, by which media nodes tell the operator's tickets.
     pub ticket_keys: String,
     /// Seconds that a media node may take to empty after SIGTERM.

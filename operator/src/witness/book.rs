@@ -108,18 +108,17 @@ impl Book {
 
     /// Writes what is due; everything when `last`.
     pub(super) fn write(&mut self, settings: &Settings, metrics: &Metrics, round: &Round) {
-        let Round { keys, epoch, now, last, journal } = round;
-        let (epoch, now, last, journal) = (*epoch, *now, *last, *journal);
         let Some(directory) = &settings.directory else { return };
+        let key = round.keys.proof();
         let store = Store::of(directory, self.tenant.as_str());
         if self.chain.is_none() {
-            match store.resume(self.tenant.clone(), &keys.proof().public_key()) {
+            match store.resume(self.tenant.clone(), &key.public_key()) {
                 Ok(chain) => self.chain = Some(chain),
                 Err(error) => return self.tell(metrics, &error),
             }
         }
         if let Some(ledger) = &mut self.ledger {
-            let due = if last { ledger.flush(now) } else { ledger.due(now) };
+            let due = if round.last { ledger.flush(round.now) } else { ledger.due(round.now) };
             self.waiting.extend(due);
         }
         while self.waiting.len() > WAITING_MAX {
@@ -128,7 +127,7 @@ impl Book {
         }
         let mut wrote = false;
         while let (Some(chain), Some(next)) = (&self.chain, self.waiting.front()) {
-            match store.append(chain, next.clone(), epoch, keys.proof()) {
+            match store.append(chain, next.clone(), round.epoch, key) {
                 Ok(grown) => {
                     self.chain = Some(grown);
                     self.waiting.pop_front();
@@ -143,7 +142,7 @@ impl Book {
             }
         }
         if let (Some(chain), true) = (&self.chain, wrote || !self.checkpointed) {
-            match store.checkpoint(chain, epoch, now, journal, keys.proof()) {
+            match store.checkpoint(chain, round.epoch, round.now, round.journal, key) {
                 Ok(()) => self.checkpointed = true,
                 Err(error) => return self.tell(metrics, &error),
             }

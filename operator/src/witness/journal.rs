@@ -108,13 +108,12 @@ impl Journal {
 pub(super) struct Pages {
     chained: Option<Chained>,
     cleared: Option<Day>,
-    head: Option<Sha256>,
 }
 
 impl Pages {
     /// SHA-256 of the last line, once one was written in this term.
     pub(super) fn head(&self) -> Option<Sha256> {
-        self.head
+        self.chained.map(Chained::head)
     }
 
     pub(super) fn write(&mut self, settings: &Settings, metrics: &Metrics, acts: Vec<Event>) {
@@ -142,7 +141,6 @@ impl Pages {
                 tracing::error!(error, "the audit journal cannot be written: look at the volume");
                 metrics.witness.failures.inc();
             }
-            self.head = Some(grown.head());
             if self.cleared.replace(day) != Some(day) {
                 clear(&directory, settings, day);
             }

@@ -132,10 +132,10 @@ impl Witness {
     /// One look, and the writing that follows from it, away from the executor's threads.
     async fn round(&self, term: &Term, mut desk: Desk, last: bool) -> Desk {
         let now = moment(Timestamp::now());
-        let grounds = self.lock().clone();
         if self.settings.directory.is_some() {
+            let grounds = self.lock();
             desk.books.retain(|tenant, _| grounds.contains_key(tenant));
-            for (tenant, grounds) in &grounds {
+            for (tenant, grounds) in &*grounds {
                 let book = desk.books.entry(tenant.clone()).or_insert_with(|| Book::new(tenant));
                 book.look(&self.settings, term, grounds, now);
             }

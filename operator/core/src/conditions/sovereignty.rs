@@ -65,7 +65,7 @@ pub(super) fn no_place(report: &PlanReport) -> Option<String> {
 }
 
 fn violations(report: &PlanReport) -> Option<String> {
-    let mut open = report.violations.iter().filter(|it| it.is_open(report.at));
+    let mut open = report.violations_open();
     let first = open.next()?;
     let more = open.count();
     let others = if more > 0 { format!(" (and {more} more)") } else { String::new() };

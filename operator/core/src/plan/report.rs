@@ -171,4 +171,9 @@ impl PlanReport {
             .iter()
             .flat_map(|report| report.done.iter().map(|done| (report.stage, done.as_str())))
     }
+
+    /// The violations that go on and for which nobody answers.
+    pub fn violations_open(&self) -> impl Iterator<Item = &Violation> {
+        self.violations.iter().filter(|it| it.is_open(self.at))
+    }
 }

@@ -27,6 +27,10 @@ pub enum Kind {
     HttpRoute,
     /// Pod.
     Pod,
+    /// Report of OpenReports.
+    Report,
+    /// PolicyReport of wgpolicyk8s.io, which OpenReports succeeds.
+    PolicyReport,
 }
 
 impl Kind {
@@ -54,6 +58,8 @@ impl Kind {
             Self::Ingress => ("networking.k8s.io", "v1", "Ingress", "ingresses"),
             Self::HttpRoute => ("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
             Self::Pod => ("", "v1", "Pod", "pods"),
+            Self::Report => ("openreports.io", "v1alpha1", "Report", "reports"),
+            Self::PolicyReport => ("wgpolicyk8s.io", "v1alpha2", "PolicyReport", "policyreports"),
         };
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
     }

@@ -4,8 +4,8 @@
 
 use hemicycle_crds::{
     ANNOTATION_ADDRESSES, ANNOTATION_TEMPLATE_HASH, SCOPE_LABEL_PREFIX, SCOPE_TAINT,
-    meeting_cluster::EvidenceLevel,
 };
+use operator_core::evidence::Level;
 use serde_json::{Value, json};
 
 use super::manifest::{Kind, Manifest};
@@ -147,11 +147,8 @@ fn pod_spec(workload: &Workload, pod: &MediaPod) -> Value {
 /// One term for each scope, of which one must hold: the operator's own label says that a Kubernetes
 /// node lies there, and by which evidence. Without a scope there is no term, and no term holds.
 fn scope_terms(workload: &Workload) -> Vec<Value> {
-    let enough: Vec<&str> = [EvidenceLevel::E0, EvidenceLevel::E1, EvidenceLevel::E2]
-        .into_iter()
-        .filter(|level| *level >= workload.minimum_evidence)
-        .map(EvidenceLevel::as_str)
-        .collect();
+    let enough = Level::ALL.into_iter().filter(|level| *level >= workload.minimum_evidence);
+    let enough: Vec<&str> = enough.map(Level::as_str).collect();
     let term = |scope: &String| {
         let key = format!("{SCOPE_LABEL_PREFIX}{scope}");
         json!({"matchExpressions": [{"key": key, "operator": "In", "values": enough}]})

@@ -1,6 +1,6 @@
 //! Holds what every object must satisfy, whatever the wishes.
 
-use hemicycle_crds::{SCOPE_LABEL_PREFIX, SCOPE_TAINT, meeting_cluster::EvidenceLevel};
+use hemicycle_crds::{SCOPE_LABEL_PREFIX, SCOPE_TAINT};
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
@@ -10,6 +10,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
+use operator_core::evidence::Level;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -34,7 +35,7 @@ pub(in crate::reconcile) fn workload() -> Workload {
         image_pull_policy: "Never".into(),
         image_pull_secrets: vec![],
         scopes: vec!["paris".into()],
-        minimum_evidence: EvidenceLevel::E1,
+        minimum_evidence: Level::E1,
         ticket_keys: "a2V5".into(),
         drain_seconds: 600,
         media: MediaTemplate {
@@ -191,7 +192,7 @@ fn every_pod_is_restricted_and_pinned_to_the_scope() {
 #[test]
 fn each_scope_is_a_term_and_evidence_that_is_too_weak_is_none() {
     let scopes = vec!["paris".to_owned(), "lyon".to_owned()];
-    let workload = Workload { scopes, minimum_evidence: EvidenceLevel::E2, ..workload() };
+    let workload = Workload { scopes, minimum_evidence: Level::E2, ..workload() };
     let manifest = media_pod(&workload, &pod_wish("visio-1"));
     let required = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution";
     let terms = &manifest.body.pointer(required).expect("required")["nodeSelectorTerms"];
@@ -249,7 +250,9 @@ fn every_standing_object_is_of_its_type_owned_and_labelled() {
                     assert_restricted(&spec.expect("set"));
                 }
                 Kind::HttpRoute => {}
-                Kind::Pod | Kind::MediaNode => panic!("made by the plan, not standing"),
+                Kind::Pod | Kind::MediaNode | Kind::Report | Kind::PolicyReport => {
+                    panic!("not a standing object: {manifest:?}")
+                }
             }
             let metadata = &manifest.body["metadata"];
             assert_eq!(metadata["ownerReferences"][0]["uid"], "uid-visio");

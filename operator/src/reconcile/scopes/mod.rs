@@ -7,30 +7,27 @@ mod acts;
 mod stamp;
 mod status;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt};
 use hemicycle_crds::{QualificationScope, QualificationScopeStatus};
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
-    runtime::events::{Event, EventType},
+    runtime::events::EventType,
 };
 use operator_core::{
     evidence::{self, Level, Weighed},
-    ids::{KubernetesNodeName, ScopeName},
+    ids::{KubernetesNodeName, ScopeName, Timestamp},
     sovereignty,
     world::{KubernetesNodeSeen, ScopeSeen},
 };
 use serde_json::json;
 use tokio::time::{interval, sleep};
 
-use super::{context::Context, seen};
-use crate::evidence::Sight;
+use self::status::News;
+use super::{context::Context, seen, tell};
+use crate::evidence::Testimony;
 
 /// How often scopes are looked at, beside every change: an expiry comes without an event.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -96,27 +93,26 @@ async fn look(context: &Context, before: Option<ByScope>) -> Option<ByScope> {
         // A new leader would tell of every Kubernetes node that nobody vouches for it.
         return before;
     }
-    let nodes = Sight::new(&context.book, &context.watches).kubernetes_nodes(&context.watches);
-    let found = weigh(context, &scopes, &nodes);
+    let nodes = Testimony::new(&context.book, &context.watches).kubernetes_nodes(&context.watches);
+    let found = weigh(&scopes, &nodes, now);
     if let Some(before) = &before {
         acts::evidence(context, before, &found);
     }
-    stamp::all(context, &scopes, &nodes, &found).await;
+    stamp::all(context, &scopes, &found, now).await;
     for scope in &scopes {
         let found = found.get(&scope.name);
         if let Some(found) = found {
-            tell(context, scope, found).await;
+            tell_owner(context, scope, found).await;
         }
     }
     Some(found)
 }
 
 fn weigh(
-    context: &Context,
     scopes: &[Scope],
     nodes: &BTreeMap<KubernetesNodeName, KubernetesNodeSeen>,
+    now: Timestamp,
 ) -> ByScope {
-    let now = seen::timestamp(context.now());
     let mut all = ByScope::new();
     for scope in scopes {
         let found = all.entry(scope.name.clone()).or_default();
@@ -136,19 +132,12 @@ fn weigh(
 }
 
 impl Scope {
-    fn holds(&self, context: &Context) -> bool {
-        let now = seen::timestamp(context.now());
+    fn holds(&self, now: Timestamp) -> bool {
         sovereignty::holds(&self.name, Some(&self.seen), now).is_ok()
     }
 }
 
-/// Scopes that hold and keep their Kubernetes nodes for media.
-fn dedicated(context: &Context, scopes: &[Scope]) -> BTreeSet<ScopeName> {
-    let kept = scopes.iter().filter(|it| it.resource.spec.dedicated && it.holds(context));
-    kept.map(|it| it.name.clone()).collect()
-}
-
-async fn tell(context: &Context, scope: &Scope, found: &Found) {
+async fn tell_owner(context: &Context, scope: &Scope, found: &Found) {
     let resource = &scope.resource;
     let before = resource.status.clone().unwrap_or_default();
     let after = status::status(resource, found, &before, context.now());
@@ -158,8 +147,10 @@ async fn tell(context: &Context, scope: &Scope, found: &Found) {
         return;
     }
     acts::scope(context, resource, &before, &after);
-    if let Some(note) = status::news(&before, &after) {
-        announce(context, resource, note).await;
+    if let Some(News { good, reason, message }) = status::news(&before, &after) {
+        let type_ = if good { EventType::Normal } else { EventType::Warning };
+        let about = resource.object_ref(&());
+        tell::publish(context, &about, type_, (&reason, "Observe"), message).await;
     }
     write(context, resource, &after).await;
 }
@@ -181,19 +172,5 @@ async fn write(
     if let Err(error) = api.patch_status(&name, &params, &Patch::Apply(&body)).await {
         let error = &error as &dyn std::error::Error;
         tracing::warn!(error, scope = name, "its status could not be written");
-    }
-}
-
-async fn announce(context: &Context, resource: &QualificationScope, news: status::News) {
-    let event = Event {
-        type_: if news.good { EventType::Normal } else { EventType::Warning },
-        reason: news.reason,
-        note: Some(news.message),
-        action: "Observe".into(),
-        secondary: None,
-    };
-    if let Err(error) = context.recorder.publish(&event, &resource.object_ref(&())).await {
-        let error = &error as &dyn std::error::Error;
-        tracing::debug!(error, "an Event could not be written");
     }
 }

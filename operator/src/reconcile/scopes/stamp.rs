@@ -9,43 +9,35 @@ use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
-    runtime::reflector::ObjectRef,
 };
 use operator_core::{
     evidence::Level,
-    ids::{KubernetesNodeName, ScopeName},
-    world::KubernetesNodeSeen,
+    ids::{KubernetesNodeName, ScopeName, Timestamp},
 };
 use serde_json::{Map, Value, json};
 
-use super::{Found, Scope, acts, dedicated};
+use super::{ByScope, Scope, acts};
 use crate::reconcile::context::Context;
 
 /// Brings every Kubernetes node's stamps up to date.
-pub(super) async fn all(
-    context: &Context,
-    scopes: &[Scope],
-    nodes: &BTreeMap<KubernetesNodeName, KubernetesNodeSeen>,
-    found: &BTreeMap<ScopeName, Found>,
-) {
-    let holding = || scopes.iter().filter(|it| it.holds(context));
-    let kept = dedicated(context, scopes);
+pub(super) async fn all(context: &Context, scopes: &[Scope], found: &ByScope, now: Timestamp) {
+    let holding: Vec<&Scope> = scopes.iter().filter(|it| it.holds(now)).collect();
+    let dedicated = holding.iter().filter(|it| it.resource.spec.dedicated);
+    let dedicated: BTreeSet<ScopeName> = dedicated.map(|it| it.name.clone()).collect();
     let api: Api<Node> = Api::all(context.client.clone());
-    for name in nodes.keys() {
-        let levels: BTreeMap<&ScopeName, Level> = holding()
-            .filter_map(|it| Some((&it.name, *found.get(&it.name)?.inside.get(name)?)))
+    for node in context.watches.kubernetes_nodes.state() {
+        let name = KubernetesNodeName::new(node.name_any());
+        let levels: BTreeMap<&ScopeName, Level> = holding
+            .iter()
+            .filter_map(|it| Some((&it.name, *found.get(&it.name)?.inside.get(&name)?)))
             .collect();
-        let Some(node) = context.watches.kubernetes_nodes.get(&ObjectRef::new(name.as_str()))
-        else {
-            continue;
-        };
-        let Some(change) = change(&node, &levels, &kept) else { continue };
+        let Some(change) = change(&node, &levels, &dedicated) else { continue };
         if context.still_leading().is_err() {
             return;
         }
         let params = PatchParams::default();
         match api.patch(name.as_str(), &params, &Patch::Merge(&change)).await {
-            Ok(_) => acts::stamped(context, name, &node, &levels),
+            Ok(_) => acts::stamped(context, &name, &node, &levels),
             // Somebody else changed it meanwhile, or it is gone: the next look sees what is there.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
             Err(error) => {

@@ -74,8 +74,7 @@ pub fn charts(bed: &Bed, archives: &[PathBuf], progress: Progress<'_>) -> Result
 
 /// Where the proof lies, on the bed's own disk: the bed's machines share it, as they would share a
 /// network file system.
-#[must_use]
-pub fn proof_directory(bed: &Bed) -> PathBuf {
+fn proof_directory(bed: &Bed) -> PathBuf {
     bed.layout().state().join("proof")
 }
 

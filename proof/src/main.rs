@@ -14,11 +14,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hemicycle_proof::account::Account;
 use hemicycle_proof::declaration::Declaration;
+use hemicycle_proof::moment::DAY_MS;
 use hemicycle_proof::plain::{self, Lang};
 use hemicycle_proof::{Moment, PublicKey, RoomHashKey, SigningKey, Text, bundle, journal};
-
-/// A day in milliseconds.
-const DAY_MS: u64 = 86_400_000;
 
 /// Proof of where meetings ran: verify it offline, export it, make keys and declarations.
 #[derive(Parser)]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Milliseconds of a UTC day; Unix time knows no leap seconds.
-const DAY_MS: u64 = 86_400_000;
+pub const DAY_MS: u64 = 86_400_000;
 /// The last millisecond of the year 9999, which is as far as four digits of a year go.
 const LAST_UNIX_MS: u64 = 253_402_300_799_999;
 

@@ -11,23 +11,13 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::hash::{NotASha256, Sha256};
+use crate::hash::Sha256;
 use crate::key::KeyError;
 
 /// HMAC-SHA256 (RFC 2104) of a tenant and a room's name, as 64 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RoomHash(Sha256);
-
-impl RoomHash {
-    /// Reads 64 lower-case hexadecimal digits.
-    ///
-    /// # Errors
-    /// [`NotASha256`] for every other text.
-    pub fn parse(text: &str) -> Result<Self, NotASha256> {
-        Sha256::parse(text).map(Self)
-    }
-}
 
 impl fmt::Display for RoomHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -27,7 +27,9 @@ use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
 const OPERATOR: &str = "system:serviceaccount:hemicycle-system:hemicycle-operator";
+const REPLICA_SETS: &str = "system:serviceaccount:kube-system:replicaset-controller";
 const SCOPE_LABEL: &str = "scope.hemicycle.node-restriction.kubernetes.io/gold";
+const GATEWAY_POD: &str = "visio-gateway-5d9f8c7b6d-x2x4z";
 const PREFIX: &str = "localhost/hemicycle/";
 /// What policies may take until they are in force, or put back.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -43,6 +45,8 @@ enum Who {
     Operator,
     /// The kubelet of n1.
     Kubelet,
+    /// Kubernetes' own controller of ReplicaSets, which makes the pods of Deployments.
+    ReplicaSets,
 }
 
 /// The API server, as each of them sees it.
@@ -50,6 +54,7 @@ struct Cluster {
     admin: Client,
     operator: Client,
     kubelet: Client,
+    replica_sets: Client,
 }
 
 async fn client(bed: &Bed, user: &str, impersonate: Option<&str>) -> Result<Client> {
@@ -69,6 +74,7 @@ impl Cluster {
             admin: client(bed, "admin", None).await?,
             operator: client(bed, "admin", Some(OPERATOR)).await?,
             kubelet: client(bed, "n1", None).await?,
+            replica_sets: client(bed, "admin", Some(REPLICA_SETS)).await?,
         })
     }
 
@@ -84,6 +90,7 @@ impl Cluster {
             Who::Admin => &self.admin,
             Who::Operator => &self.operator,
             Who::Kubelet => &self.kubelet,
+            Who::ReplicaSets => &self.replica_sets,
         };
         let format = match *method {
             Method::PATCH if body.is_array() => "application/json-patch+json",
@@ -224,9 +231,7 @@ fn media_pod(name: &str, change: Value) -> Value {
     let mut spec = json!({
         "automountServiceAccountToken": false,
         "schedulerName": "nobody",
-        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
-            "nodeSelectorTerms": [{"matchExpressions": [
-                {"key": SCOPE_LABEL, "operator": "In", "values": ["E1", "E2"]}]}]}}},
+        "affinity": scoped_affinity(),
         "tolerations": [{"key": "hemicycle.dev/scope", "operator": "Exists"}],
         "containers": [{"name": "media-node", "image": image(PREFIX),
             "securityContext": {"capabilities": {"drop": ["ALL"]}}}],
@@ -234,6 +239,25 @@ fn media_pod(name: &str, change: Value) -> Value {
     merge(&mut spec, change);
     json!({"apiVersion": "v1", "kind": "Pod", "spec": spec, "metadata": {"name": name, "labels": {
         "hemicycle.dev/component": "media-node", "hemicycle.dev/meeting-cluster": cluster}}})
+}
+
+/// A gateway's pod as the Deployment of the operator makes it, with `change` merged into its spec.
+fn gateway_pod(name: &str, change: Value) -> Value {
+    let mut spec = json!({
+        "schedulerName": "nobody",
+        "affinity": scoped_affinity(),
+        "containers": [{"name": "gateway", "image": image(PREFIX)}],
+    });
+    merge(&mut spec, change);
+    json!({"apiVersion": "v1", "kind": "Pod", "spec": spec, "metadata": {
+        "name": name,
+        "labels": {"hemicycle.dev/component": "gateway"}}})
+}
+
+fn scoped_affinity() -> Value {
+    json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+        "nodeSelectorTerms": [{"matchExpressions": [
+            {"key": SCOPE_LABEL, "operator": "In", "values": ["E1", "E2"]}]}]}}})
 }
 
 fn merge(into: &mut Value, change: Value) {
@@ -478,6 +502,30 @@ fn media_pods(attempts: &mut Attempts) {
     attempts.pod("shares the network where that is wanted", Operator, shared, None);
 }
 
+fn gateway_pods(attempts: &mut Attempts) {
+    use Who::{Admin, ReplicaSets};
+    let another = |change| gateway_pod("visio-gateway-5d9f8c7b6d-7k7k7", change);
+    attempts.pod("makes a gateway's pod", ReplicaSets, another(json!({})), None);
+    let hand_made = Some("gateway pods are made by the Deployment");
+    attempts.pod("makes a gateway's pod by hand", Admin, another(json!({})), hand_made);
+    let elsewhere = json!([{"matchExpressions": [
+        {"key": "kubernetes.io/hostname", "operator": "In", "values": ["n1"]}]}]);
+    let by_affinity = "every term of a gateway's required node affinity";
+    for (what, change, said) in [
+        ("lets it run anywhere", json!({"affinity": null}), by_affinity),
+        ("lets it run elsewhere", affinity(&elsewhere), by_affinity),
+        ("shares the network", json!({"hostNetwork": true}), "may not share the network"),
+        ("comes from elsewhere", container(json!({"image": image("example.org/")})), "registry"),
+        (
+            "is named by tag",
+            container(json!({"image": format!("{PREFIX}gateway:1")})),
+            "must be named by its digest",
+        ),
+    ] {
+        attempts.pod(what, ReplicaSets, another(change), Some(said));
+    }
+}
+
 fn media_pod_changes(attempts: &mut Attempts) {
     let pod = format!("{}/visio-0", attempts.pods());
     use Who::Admin;
@@ -521,12 +569,14 @@ fn media_pod_changes(attempts: &mut Attempts) {
 }
 
 fn bindings(attempts: &mut Attempts) {
-    let not = Some("is not attested for media pod");
+    let not = Some("is not attested for pod");
     attempts.bind("binds a media pod where it may run", ("visio-0", "n1"), None);
     attempts.bind("binds a media pod elsewhere", ("visio-0", "n2"), not);
     attempts.bind("binds a namesake's where it may run", ("visio-1-0", "n2"), None);
     attempts.bind("binds a namesake's elsewhere", ("visio-1-0", "n1"), not);
     attempts.bind("binds any pod", ("free", "n2"), None);
+    attempts.bind("binds a gateway where it may run", (GATEWAY_POD, "n1"), None);
+    attempts.bind("binds a gateway elsewhere", (GATEWAY_POD, "n2"), not);
     let older = format!("/api/v1/namespaces/{}/bindings", attempts.namespace);
     attempts.try_to(
         "binds by the older name",
@@ -715,6 +765,7 @@ fn the_api_server_refuses_what_would_leave_the_scope() {
             cluster.create(Who::Operator, &pods, &media_pod(pod, json!({}))).await?;
         }
         cluster.create(Who::Admin, &pods, &plain_pod("free", json!({}))).await?;
+        cluster.create(Who::ReplicaSets, &pods, &gateway_pod(GATEWAY_POD, json!({}))).await?;
         let own = attempts.ours("medianodes");
         cluster.create(Who::Operator, &own, &media_node("visio-0")).await?;
         meeting_cluster(story)?;
@@ -723,6 +774,7 @@ fn the_api_server_refuses_what_would_leave_the_scope() {
             namespaces,
             any_pod,
             media_pods,
+            gateway_pods,
             media_pod_changes,
             bindings,
             resources,

@@ -47,12 +47,32 @@ fn elsewhere(story: &Story, people: &Gathering<'_>, n: u8, seconds: u64) -> Resu
     })
 }
 
-/// The newest violation of the meeting cluster, as `kubectl get mc -o yaml` shows it.
+/// The newest violation of a media node, as `kubectl get mc -o yaml` shows it.
 fn violation(story: &Story, meetings: &Meetings<'_>) -> Result<Value> {
+    let listed = violations(story, meetings)?;
+    let mut of_media = listed
+        .iter()
+        .rev()
+        .filter(|it| it["pod"].as_str().is_some_and(|pod| !pod.contains("-gateway-")));
+    of_media.next().cloned().context("no violation is listed")
+}
+
+fn violations(story: &Story, meetings: &Meetings<'_>) -> Result<Vec<Value>> {
     let listed = story.kubectl(&format!("get {} -o json", meetings.object()))?;
     let object: Value = serde_json::from_str(&listed)?;
-    let newest = object["status"]["violations"].as_array().and_then(|all| all.last()).cloned();
-    newest.context("no violation is listed")
+    Ok(object["status"]["violations"].as_array().cloned().unwrap_or_default())
+}
+
+/// Waits until every gateway runs on Kubernetes node `n`.
+fn doors_on(story: &Story, n: u8) -> Result<()> {
+    let line = "get pods -l hemicycle.dev/component=gateway \
+                -o jsonpath={.items[*].spec.nodeName}";
+    let node = format!("n{n}");
+    story.until(&format!("every gateway runs on {node}"), 40, || {
+        let on = story.kubectl(line).unwrap_or_default();
+        !on.is_empty() && on.split_whitespace().all(|it| it == node)
+    })?;
+    Ok(())
 }
 
 /// Waits until a violation `what` on Kubernetes node `n` is listed, with all that a person needs.
@@ -128,7 +148,41 @@ fn a_label_taken_away_closes_the_door_and_cuts_no_meeting() {
         ensure!(noticed.gone.is_empty(), "gone: {:?}", noticed.gone);
         elsewhere(story, &people, kubernetes_node, 40)?;
         people.flow(20)?;
+        doors_on(story, 2)?;
         closed(story, &meetings)?;
+        let all = violations(story, &meetings)?;
+        ensure!(all.len() > 1, "no gateway is among the violations: {all:?}");
+        people.end();
+        Ok(())
+    });
+}
+
+/// What a person's wrist watch would not do.
+const TWO_HOURS: i32 = 7_200;
+
+#[test]
+fn a_clock_two_hours_off_gets_no_room_and_cuts_no_meeting() {
+    tell("clock", |story| {
+        let scope = Scope::declare(story, &[1, 2])?;
+        let Scene { meetings, mut people, media_node, kubernetes_node: n } =
+            fleet(&scope, 2, "Drain").meet(story)?;
+        let uid = story.value(&format!("pod/{media_node}"), "{.metadata.uid}");
+        for skew in [TWO_HOURS, -TWO_HOURS] {
+            story.say(&format!("the clock of {media_node} is {skew} s ahead"));
+            story.bed().skew_clock(&uid, skew)?;
+            listed(story, &meetings, "ClockSkew", n)?;
+            for number in 1..=4 {
+                let room = format!("in-another-time-{skew}-{number}");
+                let others = Gathering::begin(story, &meetings, &room, 2)?;
+                let there = others.media_address()?.ip().to_string() == node_address(n);
+                others.end();
+                ensure!(!there, "room {number} is carried by it");
+            }
+            story.bed().skew_clock(&uid, 0)?;
+            closed(story, &meetings)?;
+        }
+        let noticed = people.through("its clock was set right", 5, || Ok(()))?;
+        ensure!(noticed.rejoined == 0 && noticed.gone.is_empty(), "{noticed:?}");
         people.end();
         Ok(())
     });
@@ -278,7 +332,7 @@ fn no_credential_goes_past_the_operator() {
         let binding = written(story, "binding", &binding)?;
         let path = format!("/api/v1/namespaces/{}/pods/{pod}/binding", story.namespace());
         let bind = ["create", "--raw", &path, "-f", &binding];
-        refused(story, "admin", &bind, "is not attested for media pod")?;
+        refused(story, "admin", &bind, "is not attested for pod")?;
         let made = story.kubectl(&format!("get pod {pod} -o json"))?;
         let mut copy: Value = serde_json::from_str(&made)?;
         copy["metadata"] = json!({"name": "visio-98", "namespace": story.namespace(),

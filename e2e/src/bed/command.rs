@@ -79,6 +79,14 @@ enum Verb {
         /// The node's number.
         n: u8,
     },
+    /// Set the wall clock of a pod's processes ahead by so many seconds, or back; 0 sets it right.
+    ClockSkew {
+        /// `metadata.uid` of the pod.
+        uid: String,
+        /// Seconds; negative: back.
+        #[arg(allow_hyphen_values = true)]
+        seconds: i32,
+    },
     /// Start node N again after loss or crash, with its disk as it was.
     NodeStart {
         /// The node's number.
@@ -192,6 +200,7 @@ fn act_on(bed: &Bed, verb: Verb) -> Result<()> {
         Verb::NodeCrash { n } => bed.crash_node(n),
         Verb::NodeCut { n } => bed.cut_node(n),
         Verb::NodeMend { n } => bed.mend_node(n),
+        Verb::ClockSkew { uid, seconds } => bed.skew_clock(&uid, seconds),
         Verb::NodeStart { n } => bed.start_node(n),
         Verb::Stop { part } => bed.stop(Part::named(&part)?),
         Verb::Start { part } => bed.start(Part::named(&part)?),

@@ -12,6 +12,7 @@
 //! bed's name.
 
 mod cgroup;
+mod clock;
 pub mod command;
 mod control_plane;
 mod door;

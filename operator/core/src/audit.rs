@@ -10,13 +10,13 @@ use thiserror::Error;
 
 use crate::{
     fleet::REPORT_FRESH_MS,
-    ids::{MediaNodeName, RoomKey, ScopeName, Timestamp},
-    policy::{Paused, Policy},
+    ids::{MediaNodeName, PodName, ResourceVersion, RoomKey, ScopeName, Timestamp, Uid},
+    policy::{OnLoss, Paused, Policy},
     report::MediaNodeState,
     rollout::SURGE,
     step::{Evidence, Plan, Step},
     world::{
-        DesiredState, DrainCause, MediaNodeSeen, PodPhase, PodSeen, QualificationState, World,
+        DesiredState, DrainCause, MediaNodeSeen, Pod, PodPhase, PodSeen, QualificationState, World,
     },
 };
 
@@ -46,6 +46,12 @@ pub enum Problem {
     /// Two steps change one object.
     #[error("media node {0} is changed twice")]
     ChangedTwice(MediaNodeName),
+    /// A gateway is moved although nobody saw it where it may not run.
+    #[error("gateway pod {0} is moved although nobody could see it out of the scope")]
+    MovedBlind(PodName),
+    /// The last gateway that answers is taken away.
+    #[error("gateway pod {0} is moved although no other one answers")]
+    DoorShut(PodName),
     /// A media node is removed without proof that nobody is in it.
     #[error("media node {0} is removed without proof that it is empty")]
     RemovedUnproved(MediaNodeName),
@@ -116,6 +122,9 @@ pub fn plan(world: &World, policy: &Policy, plan: &Plan, now: Timestamp) -> Vec<
             Step::SendHome { media_node, room } => {
                 check_send_home(world, policy, (media_node, room), now, &mut problems);
             }
+            Step::MoveGateway { pod, uid, resource_version } => {
+                check_move(world, policy, (pod, uid, resource_version), &mut problems);
+            }
             Step::DeleteMediaNode { name, uid, resource_version, evidence } => {
                 match world.media_nodes.get(name) {
                     Some(seen)
@@ -137,7 +146,10 @@ pub fn plan(world: &World, policy: &Policy, plan: &Plan, now: Timestamp) -> Vec<
 fn changes(step: &Step) -> Option<&MediaNodeName> {
     match step {
         Step::SetDesiredState { name, .. } | Step::DeleteMediaNode { name, .. } => Some(name),
-        Step::CreateMediaNode { .. } | Step::CreatePod { .. } | Step::SendHome { .. } => None,
+        Step::CreateMediaNode { .. }
+        | Step::CreatePod { .. }
+        | Step::SendHome { .. }
+        | Step::MoveGateway { .. } => None,
     }
 }
 
@@ -154,6 +166,30 @@ fn check_scope(
     };
     if !policy.sovereignty.scopes.iter().any(held) {
         problems.push(Problem::MadeWithoutScope(name.clone()));
+    }
+}
+
+/// A gateway is moved as it was seen, where somebody could look, and not while it is the only one
+/// of several that answers.
+fn check_move(
+    world: &World,
+    policy: &Policy,
+    (name, uid, resource_version): (&PodName, &Uid, &ResourceVersion),
+    problems: &mut Vec<Problem>,
+) {
+    let gateway = world.gateway.as_ref();
+    let pod = gateway.and_then(|gateway| gateway.pods.get(name));
+    let as_seen = |pod: &Pod| pod.uid == *uid && pod.resource_version == *resource_version;
+    let bound = pod.is_some_and(|pod| as_seen(pod) && pod.kubernetes_node.is_some());
+    if !bound || world.kubernetes_nodes.is_none() || world.scopes.is_none() {
+        problems.push(Problem::MovedBlind(name.clone()));
+    }
+    let answers = |pod: &Pod| pod.ready == crate::world::Ready::Yes;
+    let others = gateway.iter().flat_map(|it| &it.pods).filter(|(other, _)| *other != name);
+    let last = pod.is_some_and(answers) && !others.map(|(_, pod)| pod).any(answers);
+    let several = gateway.is_some_and(|gateway| gateway.replicas_wanted > 1);
+    if last && several && policy.sovereignty.on_loss == OnLoss::Drain {
+        problems.push(Problem::DoorShut(name.clone()));
     }
 }
 
@@ -208,7 +244,7 @@ fn check_send_home(
     let late =
         seen.desired_since.is_some_and(|since| now.since_ms(since) >= policy.drain_deadline_ms);
     let terminated = seen.drain_cause == Some(DrainCause::ScopeLost)
-        && policy.sovereignty.on_loss == crate::policy::OnLoss::Terminate;
+        && policy.sovereignty.on_loss == OnLoss::Terminate;
     let there = seen.report.as_ref().is_some_and(|r| r.rooms.contains_key(room));
     if seen.desired == DesiredState::Serving || !there || !(late || terminated) {
         problems.push(Problem::SentHomeEarly(name.clone()));

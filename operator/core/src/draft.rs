@@ -101,7 +101,10 @@ impl Draft {
             Step::DeleteMediaNode { name, .. } => {
                 self.touched.insert(name.clone(), Touch::Deleted);
             }
-            Step::CreateMediaNode { .. } | Step::CreatePod { .. } | Step::SendHome { .. } => {}
+            Step::CreateMediaNode { .. }
+            | Step::CreatePod { .. }
+            | Step::SendHome { .. }
+            | Step::MoveGateway { .. } => {}
         }
         self.plan.steps.push(step);
         if let Some(stage) = self.stages.last_mut() {

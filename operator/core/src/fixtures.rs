@@ -113,6 +113,15 @@ pub(crate) fn add(world: &mut World, index: u32) {
     world.media_nodes.insert(format!("demo-{index}").into(), seen);
 }
 
+/// Adds a gateway's pod that answers on Kubernetes node `under`.
+pub(crate) fn gateway_pod(world: &mut World, name: &str, under: &str) {
+    let PodSeen::Present(like) = world.media_nodes.values().next().unwrap().pod.clone() else {
+        panic!("a media node that runs");
+    };
+    let pod = Pod { kubernetes_node: Some(under.into()), ..like };
+    world.gateway.as_mut().unwrap().pods.insert(name.into(), pod);
+}
+
 pub(crate) fn media_node<'a>(world: &'a mut World, name: &str) -> &'a mut MediaNodeSeen {
     world.media_nodes.get_mut(&MediaNodeName::from(name)).unwrap()
 }

@@ -85,6 +85,10 @@ name!(
     MediaNodeName
 );
 name!(
+    /// Name of a `Pod`.
+    PodName
+);
+name!(
     /// Name of a Kubernetes `Node`.
     KubernetesNodeName
 );

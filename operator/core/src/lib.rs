@@ -11,6 +11,7 @@ pub mod audit;
 pub mod autoscale;
 pub mod capacity;
 pub mod conditions;
+mod door;
 mod draft;
 pub mod drain;
 pub mod evidence;

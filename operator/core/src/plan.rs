@@ -11,6 +11,7 @@ pub use report::{Held, PlanReport, Stage, StageReport, WaitingOn};
 
 use crate::{
     autoscale::{self, ScaleReport},
+    door,
     draft::{Draft, View, pod},
     drain,
     fleet::{self, Standing},
@@ -44,6 +45,7 @@ pub fn plan(world: &World, policy: &Policy, now: Timestamp) -> (Plan, PlanReport
         draft.hold("change anything", WaitingOn::Pause);
     } else {
         drain::plan_sovereignty(&view, &mut draft);
+        door::plan_door(&view, &mut draft);
         repair::plan_repair(&view, &mut draft);
         drain::plan_drain(&view, &mut draft);
         let wanted = rollout::plan_rollout(&view, &mut draft, &scale);

@@ -12,7 +12,9 @@ use crate::{
     evidence::{self, Evidence, Level, Weighed},
     ids::{KubernetesNodeName, ScopeName, Timestamp},
     policy::Policy,
-    world::{KubernetesNodeSeen, MediaNodeSeen, PodSeen, QualificationState, ScopeSeen, World},
+    world::{
+        KubernetesNodeSeen, MediaNodeSeen, Pod, PodSeen, QualificationState, ScopeSeen, World,
+    },
 };
 
 /// How far the clocks of a media node and of the operator may be apart, in milliseconds. Beyond it
@@ -176,7 +178,7 @@ impl ScopeLoss {
     }
 }
 
-/// Whether one media node may carry rooms where it runs.
+/// Whether a media node may carry rooms where it runs, and a gateway what is said about them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Footing {
     /// Its Kubernetes node lies in the scope.
@@ -290,6 +292,12 @@ fn judge(
 #[must_use]
 pub fn attested<'a>(gate: &'a ScopeGate, media_node: &MediaNodeSeen) -> Option<&'a Attested> {
     let PodSeen::Present(pod) = &media_node.pod else { return None };
+    pod_attested(gate, pod)
+}
+
+/// The same of any pod.
+#[must_use]
+pub fn pod_attested<'a>(gate: &'a ScopeGate, pod: &Pod) -> Option<&'a Attested> {
     let ScopeGate::Open { kubernetes_nodes: Some(nodes), .. } = gate else { return None };
     nodes.get(pod.kubernetes_node.as_ref()?)
 }
@@ -299,6 +307,12 @@ pub fn attested<'a>(gate: &'a ScopeGate, media_node: &MediaNodeSeen) -> Option<&
 #[must_use]
 pub fn footing(gate: &ScopeGate, media_node: &MediaNodeSeen) -> Footing {
     let PodSeen::Present(pod) = &media_node.pod else { return Footing::Unknown };
+    pod_footing(gate, pod)
+}
+
+/// The same of any pod.
+#[must_use]
+pub fn pod_footing(gate: &ScopeGate, pod: &Pod) -> Footing {
     match gate {
         ScopeGate::Unknown => Footing::Unknown,
         ScopeGate::Closed(_) => Footing::OutOfScope,
@@ -315,10 +329,16 @@ pub fn footing(gate: &ScopeGate, media_node: &MediaNodeSeen) -> Footing {
 /// Why a media node may not carry rooms where it runs; `None` unless that is sure.
 #[must_use]
 pub fn loss(gate: &ScopeGate, media_node: &MediaNodeSeen) -> Option<NodeLoss> {
-    if footing(gate, media_node) != Footing::OutOfScope {
+    let PodSeen::Present(pod) = &media_node.pod else { return None };
+    pod_loss(gate, pod)
+}
+
+/// The same of any pod.
+#[must_use]
+pub fn pod_loss(gate: &ScopeGate, pod: &Pod) -> Option<NodeLoss> {
+    if pod_footing(gate, pod) != Footing::OutOfScope {
         return None;
     }
-    let PodSeen::Present(pod) = &media_node.pod else { return None };
     match gate {
         ScopeGate::Closed(loss) => Some(NodeLoss::Scope(loss.clone())),
         ScopeGate::Open { refused, .. } => {

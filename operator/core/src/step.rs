@@ -5,7 +5,8 @@
 
 use crate::{
     ids::{
-        Incarnation, KubernetesNodeName, MediaNodeName, ResourceVersion, RoomKey, Timestamp, Uid,
+        Incarnation, KubernetesNodeName, MediaNodeName, PodName, ResourceVersion, RoomKey,
+        Timestamp, Uid,
     },
     world::{DesiredState, DrainCause},
 };
@@ -53,6 +54,15 @@ pub enum Step {
         media_node: MediaNodeName,
         /// Which room.
         room: RoomKey,
+    },
+    /// Delete a pod of the gateway, which its Deployment makes anew where it may run.
+    MoveGateway {
+        /// Which pod.
+        pod: PodName,
+        /// Precondition.
+        uid: Uid,
+        /// Precondition.
+        resource_version: ResourceVersion,
     },
     /// Delete the `MediaNode` resource and with it, by owner reference, its pod.
     DeleteMediaNode {

@@ -1,26 +1,26 @@
-//! Keeps the record of violations: media that run where no scope reaches, from when until when.
+//! Keeps the record of violations: what runs where no scope reaches, from when until when.
 //!
-//! Decides what is a violation and when it is over; ends no room. A violation is a media node whose
-//! process runs without footing, rooms or none. Invariants: one that goes on keeps its beginning
-//! and its id; not being able to look neither opens nor ends one; the record is bounded, and one
-//! that goes on is never pushed out by one that is over.
+//! Decides what is a violation and when it is over; ends no room. A violation is a media node or a
+//! gateway whose process runs without footing, rooms or none. Invariants: one that goes on keeps
+//! its beginning and its id; not being able to look neither opens nor ends one; the record is
+//! bounded, and one that goes on is never pushed out by one that is over.
 
 use std::collections::BTreeMap;
 
 use crate::{
-    ids::{KubernetesNodeName, MediaNodeName, RoomKey, Timestamp},
+    ids::{KubernetesNodeName, MediaNodeName, PodName, RoomKey, Timestamp},
     policy::Policy,
     sovereignty::{self, Footing, ScopeGate},
-    world::{MediaNodeSeen, PodPhase, PodSeen, World},
+    world::{MediaNodeSeen, Pod, PodPhase, PodSeen, ReportSeen, World},
 };
 
 /// Violations that are remembered: a page of a status. Those that are over go first.
 pub const REMEMBERED_MAX: usize = 32;
 
-/// Media that run, or ran, where no scope reaches.
+/// A media node or a gateway that runs, or ran, where no scope reaches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Names it: the media node and the second in which it was first seen.
+    /// Names it: the pod and the second in which it was first seen.
     pub id: String,
     /// What is wrong, in one stable word.
     pub what: String,
@@ -28,8 +28,8 @@ pub struct Violation {
     pub message: String,
     /// What remedies it.
     pub remedy: String,
-    /// The media node.
-    pub media_node: MediaNodeName,
+    /// The pod; a media node's bears its name.
+    pub pod: PodName,
     /// The Kubernetes node under it.
     pub kubernetes_node: KubernetesNodeName,
     /// When it was first seen.
@@ -64,9 +64,11 @@ pub fn record(world: &World, policy: &Policy, gate: &ScopeGate, now: Timestamp) 
         }
         record.insert((kept.since, kept.id.clone()), kept);
     }
-    for (name, seen) in &world.media_nodes {
-        let Some(fresh) = violation(name, seen, gate, now) else { continue };
-        let known = record.values_mut().find(|it| it.media_node == *name && it.ended.is_none());
+    let media_nodes = world.media_nodes.iter().filter_map(|it| of_media_node(it, gate, now));
+    let gateways = world.gateway.iter().flat_map(|gateway| &gateway.pods);
+    let gateways = gateways.filter_map(|it| of_gateway(it, gate, now));
+    for fresh in media_nodes.chain(gateways) {
+        let known = record.values_mut().find(|it| it.pod == fresh.pod && it.ended.is_none());
         match known {
             Some(known) => {
                 let (id, since) = (known.id.clone(), known.since);
@@ -91,38 +93,67 @@ pub fn record(world: &World, policy: &Policy, gate: &ScopeGate, now: Timestamp) 
 }
 
 /// What is wrong with where a media node's process runs, if that is sure.
-fn violation(
-    name: &MediaNodeName,
-    seen: &MediaNodeSeen,
+fn of_media_node(
+    (name, seen): (&MediaNodeName, &MediaNodeSeen),
     gate: &ScopeGate,
     now: Timestamp,
 ) -> Option<Violation> {
     let PodSeen::Present(pod) = &seen.pod else { return None };
-    let kubernetes_node = pod.kubernetes_node.clone().filter(|_| pod.phase == PodPhase::Running)?;
     let report = seen.report.as_ref();
-    let clock = report.filter(|report| !sovereignty::clock_fits(report.clock_skew_ms));
-    let (what, message, remedy) = match (sovereignty::loss(gate, seen), clock) {
-        (Some(loss), _) => (loss.word(), loss.describe(), loss.remedy()),
-        (None, Some(report)) => (
-            CLOCK_SKEW,
-            format!("its clock is {} s off the operator's", report.clock_skew_ms / 1_000),
-            "set the clock of the Kubernetes node, or of the operator's, by the scope's time source"
-                .into(),
-        ),
-        (None, None) => return None,
-    };
-    let rooms = report.map(|report| &report.rooms);
+    let wrong = astray(gate, pod).or_else(|| clock(report?))?;
+    let mut violation = violation(PodName::new(name.as_str()), pod, wrong, now)?;
+    if let Some(report) = report {
+        violation.rooms = report.rooms.len();
+        violation.room_keys = report.rooms.keys().cloned().collect();
+    }
+    Some(violation)
+}
+
+/// The same of a gateway, which holds no room.
+fn of_gateway(
+    (name, pod): (&PodName, &Pod),
+    gate: &ScopeGate,
+    now: Timestamp,
+) -> Option<Violation> {
+    violation(name.clone(), pod, astray(gate, pod)?, now)
+}
+
+/// What is wrong: in one stable word, in a sentence, and what remedies it.
+struct Wrong {
+    what: &'static str,
+    message: String,
+    remedy: String,
+}
+
+fn astray(gate: &ScopeGate, pod: &Pod) -> Option<Wrong> {
+    let loss = sovereignty::pod_loss(gate, pod)?;
+    Some(Wrong { what: loss.word(), message: loss.describe(), remedy: loss.remedy() })
+}
+
+fn clock(report: &ReportSeen) -> Option<Wrong> {
+    (!sovereignty::clock_fits(report.clock_skew_ms)).then(|| Wrong {
+        what: CLOCK_SKEW,
+        message: format!("its clock is {} s off the operator's", report.clock_skew_ms / 1_000),
+        remedy: "set the clock of the Kubernetes node, or of the operator's, by the scope's time \
+                 source"
+            .into(),
+    })
+}
+
+/// The violation of a pod whose process runs.
+fn violation(name: PodName, pod: &Pod, wrong: Wrong, now: Timestamp) -> Option<Violation> {
+    let kubernetes_node = pod.kubernetes_node.clone().filter(|_| pod.phase == PodPhase::Running)?;
     Some(Violation {
         id: format!("{name}-{}", now.unix_ms() / 1_000),
-        what: what.to_owned(),
-        message: format!("Kubernetes node {kubernetes_node}: {message}"),
-        remedy,
-        media_node: name.clone(),
+        what: wrong.what.to_owned(),
+        message: format!("Kubernetes node {kubernetes_node}: {}", wrong.message),
+        remedy: wrong.remedy,
+        pod: name,
         kubernetes_node,
         since: now,
         ended: None,
-        rooms: rooms.map_or(0, BTreeMap::len),
-        room_keys: rooms.map(|it| it.keys().cloned().collect()).unwrap_or_default(),
+        rooms: 0,
+        room_keys: vec![],
         acknowledged: None,
     })
 }
@@ -131,16 +162,18 @@ fn violation(
 const CLOCK_SKEW: &str = "ClockSkew";
 
 fn is_over(world: &World, gate: &ScopeGate, violation: &Violation) -> bool {
-    let Some(seen) = world.media_nodes.get(&violation.media_node) else { return true };
-    match &seen.pod {
-        PodSeen::NeverCreated | PodSeen::Gone => true,
-        PodSeen::Present(pod) if matches!(pod.phase, PodPhase::Terminated { .. }) => true,
-        PodSeen::Present(_) => {
-            let clock_fits =
-                seen.report.as_ref().is_none_or(|it| sovereignty::clock_fits(it.clock_skew_ms));
-            sovereignty::footing(gate, seen) == Footing::InScope && clock_fits
-        }
+    let runs = |pod: &Pod| !matches!(pod.phase, PodPhase::Terminated { .. });
+    let in_scope = |pod: &Pod| sovereignty::pod_footing(gate, pod) == Footing::InScope;
+    if let Some(seen) = world.media_nodes.get(&MediaNodeName::new(violation.pod.as_str())) {
+        let PodSeen::Present(pod) = &seen.pod else { return true };
+        let report = seen.report.as_ref();
+        let clock_fits = report.is_none_or(|it| sovereignty::clock_fits(it.clock_skew_ms));
+        return !runs(pod) || (in_scope(pod) && clock_fits);
     }
+    // A door that could not be read may have the pod still.
+    world.gateway.as_ref().is_some_and(|gateway| {
+        gateway.pods.get(&violation.pod).is_none_or(|pod| !runs(pod) || in_scope(pod))
+    })
 }
 
 #[cfg(test)]
@@ -174,6 +207,20 @@ mod tests {
         assert_eq!(after[0].ended, Some(NOW.plus_ms(6_000)));
         fixtures::kubernetes_node(&mut world, "k0").labels.clear();
         assert_eq!(look(&mut world, &policy, NOW.plus_ms(9_000)).len(), 2, "another one");
+    }
+
+    #[test]
+    fn a_gateway_that_runs_out_of_scope_is_one_too() {
+        let (mut world, policy) = fixtures::fleet(1);
+        fixtures::gateway_pod(&mut world, "demo-gateway-a", "k-out");
+        fixtures::kubernetes_node(&mut world, "k-out").labels.clear();
+        let [one] = &look(&mut world, &policy, NOW)[..] else { panic!("one") };
+        assert_eq!((one.what.as_str(), one.pod.as_str()), ("OutOfScope", "demo-gateway-a"));
+        let gateway = world.gateway.take();
+        assert_eq!(look(&mut world, &policy, NOW)[0].ended, None, "nobody could look");
+        world.gateway = gateway;
+        world.gateway.as_mut().unwrap().pods.clear();
+        assert_eq!(look(&mut world, &policy, NOW)[0].ended, Some(NOW));
     }
 
     #[test]

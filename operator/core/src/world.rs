@@ -10,8 +10,8 @@ use crate::{
     autoscale::ScaleMemory,
     evidence,
     ids::{
-        Incarnation, KubernetesNodeName, MediaNodeName, ResourceVersion, RoomKey, ScopeName,
-        Timestamp, Uid, Zone,
+        Incarnation, KubernetesNodeName, MediaNodeName, PodName, ResourceVersion, RoomKey,
+        ScopeName, Timestamp, Uid, Zone,
     },
     provider_id::Platform,
     report::MediaNodeState,
@@ -311,7 +311,7 @@ pub enum CredentialsSeen {
 }
 
 /// The public door.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct GatewaySeen {
     /// Replicas wanted.
     pub replicas_wanted: u32,
@@ -321,6 +321,8 @@ pub struct GatewaySeen {
     pub rollout: GatewayRollout,
     /// The first of its pods that does not run.
     pub trouble: Option<PodTrouble>,
+    /// Its pods, of whichever template.
+    pub pods: BTreeMap<PodName, Pod>,
 }
 
 /// Whether the gateway's pods are what was last wished for.

@@ -18,14 +18,16 @@ use operator_core::{
     provider_id::Platform,
     report::MediaNodeState,
     world::{
-        CredentialsSeen, Deleting, DesiredState, DrainRequested, KubernetesNodeSeen, MediaNodeSeen,
-        PlacerSeen, Pod, PodPhase, PodSeen, QualificationState, Ready, ReportSeen, ScopeSeen,
+        CredentialsSeen, Deleting, DesiredState, DrainRequested, GatewaySeen, KubernetesNodeSeen,
+        MediaNodeSeen, PlacerSeen, Pod, PodPhase, PodSeen, QualificationState, Ready, ReportSeen,
+        ScopeSeen,
     },
 };
 use proptest::prelude::*;
 
 const LABEL: &str = "snc.scope.node-restriction.kubernetes.io/qualified";
 const MACHINES: u64 = 8;
+const DOORS: u32 = 2;
 const STEP_MS: u64 = 1_000;
 
 struct Dice(u64);
@@ -77,6 +79,7 @@ impl Sim {
             scopes: Some(BTreeMap::new()),
             credentials: CredentialsSeen::Good,
             placer: PlacerSeen::Placing,
+            gateway: Some(GatewaySeen { replicas_wanted: DOORS, ..GatewaySeen::default() }),
             ..World::default()
         };
         let now = Timestamp(1_800_000_000_000);
@@ -189,7 +192,48 @@ impl Sim {
             let ended = self.dice.below(8);
             process.rooms.retain(|room, _| u64::from(room.fingerprint()) % 64 != ended);
         }
+        self.doors();
         self.people();
+    }
+
+    /// The gateway's Deployment and the scheduler: two pods, bound in scope only.
+    fn doors(&mut self) {
+        let machines = self.world.kubernetes_nodes.iter().flatten();
+        let mut open = machines.filter(|(_, machine)| {
+            machine.ready && !machine.unschedulable && machine.labels.contains_key(LABEL)
+        });
+        let open = open.next().map(|(name, _)| name.clone());
+        let number = self.object();
+        let now = self.now;
+        let pods = &mut self.world.gateway.as_mut().unwrap().pods;
+        if let Some(machine) = open.filter(|_| pods.len() < DOORS as usize) {
+            let pod = Pod {
+                uid: number.as_str().into(),
+                resource_version: number.as_str().into(),
+                created: now,
+                deleting: Deleting::No,
+                phase: PodPhase::Running,
+                ready: Ready::Yes,
+                kubernetes_node: Some(machine),
+                trouble: None,
+            };
+            pods.insert(format!("door-{number}").into(), pod);
+        }
+    }
+
+    /// The machine under a gateway leaves the scope, and no gateway stays there.
+    fn check_doors(&mut self) {
+        let pods = |world: &World| world.gateway.as_ref().unwrap().pods.clone();
+        assert_eq!(pods(&self.world).len(), DOORS as usize, "seed {}", self.seed);
+        let left = pods(&self.world).into_values().find_map(|pod| pod.kubernetes_node).unwrap();
+        let machines = self.world.kubernetes_nodes.as_mut().unwrap();
+        machines.get_mut(&left).unwrap().labels.clear();
+        for _ in 0..10 {
+            self.step();
+        }
+        let there = |pod: &Pod| pod.kubernetes_node.as_ref() == Some(&left);
+        assert_eq!(pods(&self.world).len(), DOORS as usize, "seed {}", self.seed);
+        assert!(!pods(&self.world).values().any(there), "seed {}: {left}", self.seed);
     }
 
     /// The scheduler: one media pod on a machine, in scope only.
@@ -308,6 +352,13 @@ impl Sim {
                 Step::SendHome { media_node, room } => {
                     if let Some(process) = self.processes.get_mut(&media_node) {
                         process.rooms.remove(&room);
+                    }
+                }
+                Step::MoveGateway { pod, uid, resource_version } => {
+                    let as_seen = |s: &Pod| s.uid == uid && s.resource_version == resource_version;
+                    let pods = &mut self.world.gateway.as_mut().unwrap().pods;
+                    if pods.get(&pod).is_some_and(as_seen) {
+                        pods.remove(&pod);
                     }
                 }
                 Step::DeleteMediaNode { name, uid, resource_version, .. } => {
@@ -504,6 +555,7 @@ impl Sim {
             self.seed
         );
         assert!(self.world.media_nodes.len() <= 8, "seed {}: {report:#?}", self.seed);
+        self.check_doors();
     }
 }
 

@@ -39,10 +39,8 @@ pub(super) fn stand(context: &Context, tenant: &str, look: &Look<'_>) {
         if is != was.unwrap_or_default() && (is || was.is_some()) {
             ticket(context, tenant, name, attested, is);
         }
-        let open = report
-            .violations
-            .iter()
-            .filter(|it| it.media_node.as_str() == name && it.ended.is_none());
+        let open =
+            report.violations.iter().filter(|it| it.pod.as_str() == name && it.ended.is_none());
         let violations = u32::try_from(open.count()).unwrap_or(u32::MAX);
         if let Some(facts) = fresh.or_else(|| same.map(|ground| ground.facts)) {
             grounds.insert(name.clone(), Ground { facts, attested: is, violations });
@@ -92,7 +90,7 @@ fn violations(context: &Context, tenant: &str, before: &[Violation], after: &[Vi
         };
         context.witness.journal().tell(Act {
             id,
-            object: object(ObjectKind::MediaNode, tenant, now.media_node.as_str()),
+            object: object(ObjectKind::Pod, tenant, now.pod.as_str()),
             before: BTreeMap::new(),
             after: facts([
                 ("violation", now.id.as_str()),
@@ -119,7 +117,7 @@ fn drain(context: &Context, tenant: &str, step: &Step) {
         Step::SendHome { media_node, .. } => {
             (EventId::DrainDeadline, media_node, facts([("outcome", "roomSentHome")]))
         }
-        Step::CreateMediaNode { .. } | Step::CreatePod { .. } => return,
+        Step::CreateMediaNode { .. } | Step::CreatePod { .. } | Step::MoveGateway { .. } => return,
     };
     let object = object(ObjectKind::MediaNode, tenant, name.as_str());
     context.witness.journal().tell(Act { id, object, before: BTreeMap::new(), after });

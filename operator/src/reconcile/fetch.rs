@@ -90,18 +90,20 @@ pub async fn observe(
     let secret = secrets.get_opt(secret_name).await;
     let secret = secret.map_err(read_error(&format!("Secret {secret_name}")))?;
 
+    let now = seen::timestamp(context.now());
     let deployments: Api<Deployment> = Api::namespaced(client(), &namespace);
     let deployment = deployments.get_opt(&gateway::name_of(&name)).await;
     let deployment = deployment.map_err(read_error("the gateway's Deployment"))?;
 
     Ok(Observed {
-        kubernetes_nodes: kubernetes_nodes(context, &pods).await?,
+        kubernetes_nodes: kubernetes_nodes(context, pods.values().chain(gateway_pods.values()))
+            .await?,
         media_nodes: readable(media_nodes.items),
         pods,
         scopes: scopes(context),
         credentials_version: secret.as_ref().and_then(ResourceExt::resource_version),
         credentials: credentials::judge(secret_name, secret.as_ref()),
-        gateway: deployment.as_ref().map(|deployment| gateway_seen(deployment, &gateway_pods)),
+        gateway: deployment.as_ref().map(|deployment| gateway_seen(deployment, &gateway_pods, now)),
     })
 }
 
@@ -126,7 +128,7 @@ fn readable(found: Vec<DeserializeGuard<MediaNode>>) -> BTreeMap<String, MediaNo
 
 async fn kubernetes_nodes(
     context: &Context,
-    pods: &BTreeMap<String, Pod>,
+    pods: impl Iterator<Item = &Pod>,
 ) -> Result<Option<BTreeMap<KubernetesNodeName, KubernetesNodeSeen>>, ReconcileError> {
     let store = &context.watches.kubernetes_nodes;
     if store.wait_until_ready().now_or_never().is_none() {
@@ -136,7 +138,7 @@ async fn kubernetes_nodes(
     let mut all = testimony.kubernetes_nodes(&context.watches);
     // The copy may not know a young Kubernetes node yet: its absence would count as its end.
     let api: Api<Node> = Api::all(context.client.clone());
-    for pod in pods.values() {
+    for pod in pods {
         let Some(name) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) else {
             continue;
         };
@@ -161,7 +163,11 @@ fn scopes(context: &Context) -> Option<BTreeMap<ScopeName, ScopeSeen>> {
     Some(store.state().iter().filter_map(|guard| readable(guard)).collect())
 }
 
-fn gateway_seen(deployment: &Deployment, pods: &BTreeMap<String, Pod>) -> GatewaySeen {
+fn gateway_seen(
+    deployment: &Deployment,
+    pods: &BTreeMap<String, Pod>,
+    now: Timestamp,
+) -> GatewaySeen {
     let number = |count: Option<i32>| u32::try_from(count.unwrap_or_default()).unwrap_or_default();
     let of_pods = pods.iter().find_map(|(name, pod)| {
         let words = seen::trouble(pod.status.as_ref()?)?;
@@ -178,6 +184,7 @@ fn gateway_seen(deployment: &Deployment, pods: &BTreeMap<String, Pod>) -> Gatewa
         replicas_ready: number(status.ready_replicas),
         rollout: if done { GatewayRollout::Done } else { GatewayRollout::Going { updated } },
         trouble: of_pods.or_else(|| not_made(deployment)),
+        pods: pods.iter().map(|(name, pod)| (name.clone().into(), seen::pod(pod, now))).collect(),
     }
 }
 

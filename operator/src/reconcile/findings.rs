@@ -79,10 +79,15 @@ fn content(account: &Account<'_>) -> Value {
     let at = report.at;
     let ongoing = report.violations.iter().filter(|it| it.ended.is_none());
     let (fail, warn): (Vec<_>, Vec<_>) = ongoing.partition(|it| it.is_open(at));
-    let in_scope = account.world.media_nodes.iter().filter_map(|(name, seen)| {
+    let media_nodes = account.world.media_nodes.iter().filter_map(|(name, seen)| {
         Some((name.as_str(), sovereignty::attested(&report.gate, seen)?))
     });
-    let passed: Vec<Value> = in_scope
+    let gateways = account.world.gateway.iter().flat_map(|gateway| &gateway.pods);
+    let gateways = gateways.filter_map(|(name, pod)| {
+        Some((name.as_str(), sovereignty::pod_attested(&report.gate, pod)?))
+    });
+    let passed: Vec<Value> = media_nodes
+        .chain(gateways)
         .map(|(name, attested)| {
             let message =
                 format!("in scope {} by evidence {}", attested.scope, attested.level.as_str());
@@ -115,13 +120,13 @@ fn of_violation(outcome: &str, severity: &str, it: &Violation, account: &Account
         "since": super::seen::time(it.since).to_string(),
     });
     let verdict = (outcome, severity, it.what.as_str());
-    result(verdict, &it.message, it.media_node.as_str(), account, more)
+    result(verdict, &it.message, it.pod.as_str(), account, more)
 }
 
 fn result(
     (outcome, severity, rule): (&str, &str, &str),
     message: &str,
-    media_node: &str,
+    pod: &str,
     account: &Account<'_>,
     properties: Value,
 ) -> Value {
@@ -136,10 +141,10 @@ fn result(
         "message": message,
         "properties": properties,
         "resources": [{
-            "apiVersion": "hemicycle.dev/v1alpha1",
-            "kind": "MediaNode",
+            "apiVersion": "v1",
+            "kind": "Pod",
             "namespace": account.workload.namespace,
-            "name": media_node,
+            "name": pod,
         }],
     })
 }

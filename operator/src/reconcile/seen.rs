@@ -87,7 +87,7 @@ pub fn violations(listed: &[hemicycle_crds::meeting_cluster::Violation]) -> Vec<
             what: it.what.clone(),
             message: it.message.clone(),
             remedy: it.remedy.clone(),
-            media_node: it.media_node.clone().into(),
+            pod: it.pod.clone().into(),
             kubernetes_node: it.kubernetes_node.clone().into(),
             since: time(&it.since)?,
             ended: it.ended.as_deref().and_then(time),

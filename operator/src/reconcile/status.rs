@@ -105,7 +105,7 @@ fn violation(it: &CoreViolation, before: &MeetingClusterStatus, facts: &Facts<'_
         id: it.id.clone(),
         what: it.what.clone(),
         message: it.message.clone(),
-        media_node: it.media_node.to_string(),
+        pod: it.pod.to_string(),
         kubernetes_node: it.kubernetes_node.to_string(),
         since: time(it.since),
         ended: it.ended.map(time),

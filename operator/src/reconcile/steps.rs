@@ -9,7 +9,7 @@ use kube::{
     api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
 };
 use operator_core::{
-    ids::{MediaNodeName, ResourceVersion, RoomKey, Timestamp, Uid},
+    ids::{MediaNodeName, PodName, ResourceVersion, RoomKey, Timestamp, Uid},
     step::{Evidence, Plan, Step},
     world::{DesiredState, DrainCause, PodSeen, World},
 };
@@ -73,6 +73,9 @@ impl Executor<'_> {
             Step::SendHome { media_node, room } => {
                 self.send_home(media_node, room).await;
                 Ok(())
+            }
+            Step::MoveGateway { pod, uid, resource_version } => {
+                self.move_gateway(pod, uid, resource_version).await
             }
             Step::DeleteMediaNode { name, uid, resource_version, evidence } => {
                 let seen = Seen { name, uid, resource_version };
@@ -213,6 +216,22 @@ impl Executor<'_> {
                 done => done?,
             }
         }
+        Ok(())
+    }
+
+    async fn move_gateway(
+        &self,
+        pod: &PodName,
+        uid: &Uid,
+        resource_version: &ResourceVersion,
+    ) -> Result<(), ReconcileError> {
+        let act = format!("delete Pod {pod}");
+        let params = delete_params(Preconditions {
+            uid: Some(uid.as_str().to_owned()),
+            resource_version: Some(resource_version.as_str().to_owned()),
+        });
+        delete(&self.api(Kind::Pod), pod.as_str(), &params, &act).await?;
+        tracing::info!(%pod, "a gateway leaves a Kubernetes node that left the scope");
         Ok(())
     }
 

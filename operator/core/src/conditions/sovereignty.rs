@@ -70,9 +70,9 @@ fn violations(report: &PlanReport) -> Option<String> {
     let more = open.count();
     let others = if more > 0 { format!(" (and {more} more)") } else { String::new() };
     Some(format!(
-        "media node {} runs where no scope reaches{others}: {}; remedy: {}; or answer for \
-         violation {} in spec.sovereignty.acknowledgements",
-        first.media_node, first.message, first.remedy, first.id
+        "pod {} runs where no scope reaches{others}: {}; remedy: {}; or answer for violation {} in \
+         spec.sovereignty.acknowledgements",
+        first.pod, first.message, first.remedy, first.id
     ))
 }
 

@@ -85,6 +85,8 @@ pub enum WaitingOn {
     ClaimInFlight(MediaNodeName),
     /// A media node that was made is not ready yet.
     MediaNodeReady(MediaNodeName),
+    /// No other gateway is ready to take over.
+    GatewayReady,
     /// No Kubernetes node of the scope has room for another media pod.
     KubernetesNode(String),
     /// The pod's process may still run, but its Kubernetes node does not answer.
@@ -123,6 +125,7 @@ impl WaitingOn {
             ),
             Self::ClaimInFlight(name) => format!("a claim on its way to media node {name}"),
             Self::MediaNodeReady(name) => format!("media node {name} to become ready"),
+            Self::GatewayReady => "another gateway to become ready".into(),
             Self::PodTermination(name) => {
                 format!("proof that the pod of media node {name} has ended")
             }

@@ -4,7 +4,10 @@
 
 use serde_json::{Value, json};
 
-use super::manifest::{Kind, Manifest};
+use super::{
+    manifest::{Kind, Manifest},
+    pinning,
+};
 use crate::{
     pki::Role,
     reconcile::workload::{GATEWAY, Route, Workload},
@@ -70,6 +73,9 @@ fn pod_spec(workload: &Workload) -> Value {
             "fsGroup": 65532,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
+        // Who meets whom passes through it.
+        "affinity": pinning::affinity(workload),
+        "tolerations": [pinning::toleration()],
         "topologySpreadConstraints": [{
             "maxSkew": 1,
             "topologyKey": "kubernetes.io/hostname",

@@ -2,13 +2,13 @@
 //! Invariant: the pod passes the restricted profile of pod security unless hostNetwork or hostPort
 //! was chosen, holds no Kubernetes credential, and can only run on a Kubernetes node of the scope.
 
-use hemicycle_crds::{
-    ANNOTATION_ADDRESSES, ANNOTATION_TEMPLATE_HASH, SCOPE_LABEL_PREFIX, SCOPE_TAINT,
-};
-use operator_core::evidence::Level;
+use hemicycle_crds::{ANNOTATION_ADDRESSES, ANNOTATION_TEMPLATE_HASH};
 use serde_json::{Value, json};
 
-use super::manifest::{Kind, Manifest};
+use super::{
+    manifest::{Kind, Manifest},
+    pinning,
+};
 use crate::reconcile::workload::{
     AdvertisedAddress, Exposure, MEDIA_NODE, MediaPod, MediaTemplate, Workload,
 };
@@ -113,9 +113,7 @@ fn pod_spec(workload: &Workload, pod: &MediaPod) -> Value {
             "fsGroup": 65532,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
-            "nodeSelectorTerms": scope_terms(workload),
-        }}},
+        "affinity": pinning::affinity(workload),
         "tolerations": tolerations(media),
         "topologySpreadConstraints": [
             spread(workload, "topology.kubernetes.io/zone"),
@@ -144,22 +142,9 @@ fn pod_spec(workload: &Workload, pod: &MediaPod) -> Value {
     spec
 }
 
-/// One term for each scope, of which one must hold: the operator's own label says that a Kubernetes
-/// node lies there, and by which evidence. Without a scope there is no term, and no term holds.
-fn scope_terms(workload: &Workload) -> Vec<Value> {
-    let enough = Level::ALL.into_iter().filter(|level| *level >= workload.minimum_evidence);
-    let enough: Vec<&str> = enough.map(Level::as_str).collect();
-    let term = |scope: &String| {
-        let key = format!("{SCOPE_LABEL_PREFIX}{scope}");
-        json!({"matchExpressions": [{"key": key, "operator": "In", "values": enough}]})
-    };
-    workload.scopes.iter().map(term).collect()
-}
-
 fn tolerations(media: &MediaTemplate) -> Vec<Value> {
-    [SCOPE_TAINT, MEDIA_TAINT]
+    [pinning::toleration(), json!({"key": MEDIA_TAINT, "operator": "Exists"})]
         .into_iter()
-        .map(|key| json!({"key": key, "operator": "Exists"}))
         .chain(media.tolerations.iter().map(|toleration| json!(toleration)))
         .collect()
 }

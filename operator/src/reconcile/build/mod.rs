@@ -6,6 +6,7 @@ pub mod gateway;
 pub mod manifest;
 pub mod media_pod;
 pub mod network;
+pub mod pinning;
 #[cfg(test)]
 pub(in crate::reconcile) mod tests;
 

@@ -160,6 +160,25 @@ fn assert_restricted(spec: &PodSpec) {
     }
 }
 
+fn assert_pinned(spec: &PodSpec) {
+    let required = spec
+        .affinity
+        .as_ref()
+        .and_then(|affinity| affinity.node_affinity.as_ref())
+        .and_then(|node| node.required_during_scheduling_ignored_during_execution.as_ref())
+        .expect("required affinity");
+    assert!(!required.node_selector_terms.is_empty());
+    // Terms are alternatives: each of them must hold the scope.
+    for term in &required.node_selector_terms {
+        let expressions = term.match_expressions.as_ref().expect("set");
+        assert!(expressions.iter().any(|expression| expression.key == SCOPE_LABEL
+            && expression.operator == "In"
+            && expression.values.as_deref() == Some(&["E1".to_owned(), "E2".to_owned()][..])));
+    }
+    let tolerated = spec.tolerations.as_ref().expect("set");
+    assert!(tolerated.iter().any(|toleration| toleration.key.as_deref() == Some(SCOPE_TAINT)));
+}
+
 #[test]
 fn every_pod_is_restricted_and_pinned_to_the_scope() {
     for workload in workloads() {
@@ -169,20 +188,7 @@ fn every_pod_is_restricted_and_pinned_to_the_scope() {
         assert_eq!(pod.metadata.owner_references.as_ref().expect("owned")[0].kind, "MediaNode");
         let spec = pod.spec.expect("set");
         assert_restricted(&spec);
-        let required = spec
-            .affinity
-            .and_then(|affinity| affinity.node_affinity)
-            .and_then(|node| node.required_during_scheduling_ignored_during_execution)
-            .expect("required affinity");
-        // Terms are alternatives: each of them must hold the scope.
-        for term in &required.node_selector_terms {
-            let expressions = term.match_expressions.as_ref().expect("set");
-            assert!(expressions.iter().any(|expression| expression.key == SCOPE_LABEL
-                && expression.operator == "In"
-                && expression.values.as_deref() == Some(&["E1".to_owned(), "E2".to_owned()][..])));
-        }
-        let tolerated = spec.tolerations.expect("set");
-        assert!(tolerated.iter().any(|toleration| toleration.key.as_deref() == Some(SCOPE_TAINT)));
+        assert_pinned(&spec);
         let resources = spec.containers[0].resources.as_ref().expect("set");
         assert_eq!(resources.requests, resources.limits);
         assert!(spec.termination_grace_period_seconds.expect("set") >= 600);
@@ -247,7 +253,9 @@ fn every_standing_object_is_of_its_type_owned_and_labelled() {
                 Kind::Deployment => {
                     let deployment: Deployment = typed(&manifest);
                     let spec = deployment.spec.and_then(|spec| spec.template.spec);
-                    assert_restricted(&spec.expect("set"));
+                    let spec = spec.expect("set");
+                    assert_restricted(&spec);
+                    assert_pinned(&spec);
                 }
                 Kind::HttpRoute => {}
                 Kind::Pod | Kind::MediaNode | Kind::Report | Kind::PolicyReport => {

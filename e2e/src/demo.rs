@@ -172,15 +172,6 @@ impl Venue {
         Ok(venue)
     }
 
-    /// Removes it and waits until nothing of it is left.
-    ///
-    /// # Errors
-    /// If its namespace does not go.
-    pub fn close(self, bed: &Bed) -> Result<()> {
-        install::remove_namespace(bed, NAMESPACE, 120)
-            .context("the sample meeting cluster does not go")
-    }
-
     /// The meeting as programs in the bed see it, for one that is to meet `expect` others.
     #[must_use]
     pub fn meeting(&self, expect: u32) -> Meeting<'_> {

@@ -29,7 +29,7 @@ enum Verb {
         #[arg(long, default_value = "1.37")]
         kubernetes: String,
     },
-    /// End everything and leave nothing behind.
+    /// End everything, further beds of a run included, and leave nothing behind.
     Down,
     /// Build the programs of the cluster and start nothing.
     Tools {
@@ -162,9 +162,9 @@ fn act(verb: Verb) -> Result<()> {
             Ok(())
         }
         Verb::Down => {
-            let bed = Bed::new(layout, Tools::from_directories(Vec::new()));
-            bed.end_run()?;
-            bed.down()
+            let bed = |layout| Bed::new(layout, Tools::from_directories(Vec::new()));
+            bed(layout.clone()).end_run()?;
+            layout.all_of_run().into_iter().try_for_each(|layout| bed(layout).down())
         }
         Verb::Tools { kubernetes } => {
             Tools::ensure(Minor::named(&kubernetes)?, &progress).map(|_| ())

@@ -9,13 +9,17 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::{Bed, Layout, Result};
+use super::{Bed, Error, Layout, Result};
+use crate::cache;
 use crate::process::{self, run, run_line};
 
 const CABLE: &str = "hemicycle0";
 
 /// Lays the cable, unless there is one.
 pub(super) fn open(layout: &Layout) -> Result<()> {
+    let lock = cache::lock("door");
+    // Beds that start at the same time would both find none, and the second could not lay it.
+    let _held = lock.map_err(|source| Error::file("lock", &cache::directory(), source))?;
     if Path::new("/sys/class/net").join(CABLE).exists() {
         return Ok(());
     }

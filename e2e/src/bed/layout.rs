@@ -12,6 +12,9 @@ use super::{Error, Result};
 /// More nodes than this were never tried; `fs.inotify.max_user_instances` ends it somewhere above.
 pub const NODES_MAX: u8 = 9;
 
+/// Beds that one run may have at once, so that whatever ends it knows all of their names.
+pub const BEDS_MAX: u8 = 3;
+
 /// The environment variable that moves the state directory, so that two beds do not clash.
 pub(super) const STATE_VARIABLE: &str = "HEMICYCLE_BED";
 
@@ -66,6 +69,13 @@ impl Layout {
         let state = std::env::var_os(STATE_VARIABLE).unwrap_or("/var/tmp/hemicycle-bed".into());
         let state = PathBuf::from(state);
         Self::new(std::path::absolute(&state).unwrap_or(state))
+    }
+
+    /// The layouts of all beds that a run on this one may have, itself first.
+    #[must_use]
+    pub fn all_of_run(&self) -> Vec<Self> {
+        let further = |n| Self::new(self.state.with_added_extension(format!("bed{n}")));
+        std::iter::once(self.clone()).chain((2..=BEDS_MAX).map(further)).collect()
     }
 
     /// The directory itself.

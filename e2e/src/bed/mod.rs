@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 pub use control_plane::Part;
 pub use error::Error;
 pub use forward::forward;
-pub use layout::{Layout, NODES_MAX, node_address, zone};
+pub use layout::{BEDS_MAX, Layout, NODES_MAX, node_address, zone};
 pub use tools::{Minor, Tools};
 pub use usage::memory_mib;
 

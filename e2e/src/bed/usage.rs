@@ -23,11 +23,12 @@ impl Bed {
     }
 }
 
-/// Anonymous memory of the bed in `layout` and of the script that runs on it, in MiB.
+/// Anonymous memory of the script that runs on the bed in `layout`, and of all its beds, in MiB.
 #[must_use]
 pub fn memory_mib(layout: &Layout) -> u64 {
-    let groups = [layout.cgroup(""), layout.run_cgroup()];
-    let bytes = groups.iter().map(|group| number("memory", group, "memory.stat", "total_rss "));
+    let beds = layout.all_of_run().into_iter().map(|layout| layout.cgroup(""));
+    let groups = beds.chain([layout.run_cgroup()]);
+    let bytes = groups.map(|group| number("memory", &group, "memory.stat", "total_rss "));
     (bytes.sum::<f64>() / 1_048_576.0) as u64
 }
 

@@ -20,19 +20,35 @@ const TAIL_LINES: usize = 60;
 const REASONS_MAX: usize = 5;
 const REASON_LINES: usize = 8;
 
+/// How much the commands of a stage that gives way step back: to a tenth of the others' share.
+const NICENESS: &str = "10";
+
 /// Log of one stage, emptied when it begins.
 #[derive(Debug)]
 pub(super) struct Log {
     path: PathBuf,
+    /// Whether its commands give way to those of other stages.
+    gives_way: bool,
 }
 
 impl Log {
-    pub(super) fn new(stage: &str) -> anyhow::Result<Self> {
+    pub(super) fn new(stage: &str, gives_way: bool) -> anyhow::Result<Self> {
         let directory = cache::directory().join("verify");
         fs::create_dir_all(&directory).context("cannot make the directory of logs")?;
         let path = directory.join(format!("{stage}.log"));
         File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self { path })
+        Ok(Self { path, gives_way })
+    }
+
+    /// The log of part `n` of the stage, which runs beside its other parts.
+    pub(super) fn part(&self, n: usize) -> anyhow::Result<Self> {
+        let stage = self.path.file_stem().unwrap_or_default().to_string_lossy();
+        Self::new(&format!("{stage}-{n}"), self.gives_way)
+    }
+
+    /// Adds what a part's log holds.
+    pub(super) fn take_in(&self, part: &Self) {
+        self.note(&fs::read_to_string(&part.path).unwrap_or_default());
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -44,6 +60,8 @@ impl Log {
         let name = format!("{command:?}");
         let out = OpenOptions::new().append(true).open(&self.path)?;
         let twin = out.try_clone()?;
+        let mut stepping_back = giving_way(command);
+        let command = if self.gives_way { &mut stepping_back } else { command };
         let child = command.stdin(Stdio::null()).stdout(out).stderr(twin).spawn();
         let mut child = child.with_context(|| format!("cannot start {name}"))?;
         let end = Instant::now() + COMMAND_MAX;
@@ -92,6 +110,22 @@ impl Log {
         let tail = process::tail(&text, TAIL_LINES);
         tail.lines().map(|line| format!("  | {line}\n")).collect()
     }
+}
+
+/// The same command, run so that it steps back for others.
+fn giving_way(command: &Command) -> Command {
+    let mut twin = Command::new("nice");
+    twin.args(["-n", NICENESS]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => twin.env(name, value),
+            None => twin.env_remove(name),
+        };
+    }
+    if let Some(directory) = command.get_current_dir() {
+        twin.current_dir(directory);
+    }
+    twin
 }
 
 fn figures(text: &str) -> Vec<String> {

@@ -1,13 +1,15 @@
-//! `verify`: everything that must hold, stage by stage, each runnable alone. Decides the order, the
-//! counting and what a person sees; what a stage does is in `stages`.
+//! `verify`: everything that must hold, stage by stage, each runnable alone. Decides the order,
+//! what runs beside what, the counting and what a person sees; what a stage does is in `stages`.
 //!
-//! Invariant: a stage that cannot run has failed; nothing is skipped in silence.
+//! Invariant: a stage that cannot run has failed; nothing is skipped in silence. What a figure of
+//! time was taken beside is told with it.
 
 mod alone;
 mod fuzz;
 mod log;
 mod memory;
 mod stages;
+mod stories;
 mod surroundings;
 
 use std::time::Instant;
@@ -43,6 +45,8 @@ struct Stage {
     name: &'static str,
     /// What holds when it passes.
     about: &'static str,
+    /// Beside what it may run.
+    lane: Lane,
     /// Whether it wants the programs of the cluster, which are built beside the first stages.
     tools: Tools,
     /// Does it.
@@ -52,11 +56,38 @@ struct Stage {
 /// What a stage does: its count, or why it could not go on.
 type Act = fn(&mut Surroundings, &Log) -> anyhow::Result<Count>;
 
+/// Beside what a stage may run. The stages of one lane run one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    /// Before all others: cheap, or made for them.
+    First,
+    /// Computes, beside the next two, and gives way to them.
+    Computes,
+    /// Mostly waits for a cluster on the run's first bed, beside its neighbours.
+    Cluster,
+    /// Mostly waits for clusters on the run's further beds, beside its neighbours.
+    Stories,
+    /// Must not be late: after all others, beside nothing.
+    Alone,
+}
+
+impl Lane {
+    /// Those that run at the same time.
+    const BESIDE: [Self; 3] = [Self::Computes, Self::Cluster, Self::Stories];
+}
+
 /// Whether a stage wants the programs of the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tools {
     Wanted,
     Unused,
+}
+
+/// How a stage ended.
+struct Outcome {
+    count: Count,
+    /// Its line: in the order of ending first, in the order of the stages in the end.
+    line: String,
 }
 
 /// Runs the stages called `names` (all, if none is named), prints a line for each and the sum.
@@ -66,16 +97,17 @@ enum Tools {
 pub fn run(names: &[String]) -> anyhow::Result<Count> {
     let chosen = choose(names)?;
     let peak = Peak::watch();
-    let mut surroundings = Surroundings::default();
+    let begin = Instant::now();
+    let surroundings = Surroundings::new();
     if chosen.iter().any(|stage| stage.tools == Tools::Wanted) {
         surroundings.begin_tools();
     }
-    let begin = Instant::now();
-    let mut sum = Count::default();
-    for stage in chosen {
-        sum = sum.plus(run_stage(stage, &mut surroundings)?);
+    let outcomes = run_lanes(&chosen, &surroundings)?;
+    if chosen.len() > 1 {
+        println!("in their order:");
+        outcomes.iter().for_each(|outcome| println!("{}", outcome.line));
     }
-    surroundings.take_down()?;
+    let mut sum = outcomes.iter().map(|outcome| outcome.count).fold(Count::default(), Count::plus);
     println!("{} s in all, {} MiB of memory at most", begin.elapsed().as_secs(), peak.mib());
     if peak.mib() > MEMORY_MIB_MAX {
         println!("that is more memory than the {MEMORY_MIB_MAX} MiB that a run may take");
@@ -102,8 +134,49 @@ fn choose(names: &[String]) -> anyhow::Result<Vec<&'static Stage>> {
     Ok(chosen.collect())
 }
 
-fn run_stage(stage: &Stage, surroundings: &mut Surroundings) -> anyhow::Result<Count> {
-    let log = Log::new(stage.name)?;
+/// Runs `chosen` and returns how each ended, in their own order.
+fn run_lanes(
+    chosen: &[&'static Stage],
+    surroundings: &Surroundings,
+) -> anyhow::Result<Vec<Outcome>> {
+    let mut ended = run_lane(Lane::First, chosen, surroundings)?;
+    let beside: anyhow::Result<Vec<_>> = std::thread::scope(|scope| {
+        let lanes = Lane::BESIDE
+            .map(|lane| (lane, scope.spawn(move || run_lane(lane, chosen, surroundings))));
+        let joined = lanes.into_iter().map(|(lane, running)| {
+            running.join().unwrap_or_else(|_| anyhow::bail!("the lane {lane:?} crashed"))
+        });
+        // All of them, before the first error ends the run.
+        joined.collect::<Vec<_>>().into_iter().collect()
+    });
+    ended.extend(beside?.into_iter().flatten());
+    ended.extend(run_lane(Lane::Alone, chosen, surroundings)?);
+    ended.sort_by_key(|(place, _)| *place);
+    Ok(ended.into_iter().map(|(_, outcome)| outcome).collect())
+}
+
+/// Runs those of `chosen` that belong to `lane`: how each ended, with its place among all.
+fn run_lane(
+    lane: Lane,
+    chosen: &[&'static Stage],
+    surroundings: &Surroundings,
+) -> anyhow::Result<Vec<(usize, Outcome)>> {
+    let mut own = surroundings.same();
+    let beside = |stage: &&Stage| stage.lane != lane && Lane::BESIDE.contains(&stage.lane);
+    let accompanied = Lane::BESIDE.contains(&lane) && chosen.iter().copied().any(|it| beside(&it));
+    let mine = chosen.iter().enumerate().filter(|(_, stage)| stage.lane == lane);
+    let ended =
+        mine.map(|(place, stage)| Ok((place, run_stage(stage, &mut own, accompanied)?))).collect();
+    own.take_down()?;
+    ended
+}
+
+fn run_stage(
+    stage: &Stage,
+    surroundings: &mut Surroundings,
+    accompanied: bool,
+) -> anyhow::Result<Outcome> {
+    let log = Log::new(stage.name, stage.lane == Lane::Computes)?;
     let begin = Instant::now();
     let result = (stage.act)(surroundings, &log);
     let seconds = begin.elapsed().as_secs_f64();
@@ -114,19 +187,22 @@ fn run_stage(stage: &Stage, surroundings: &mut Surroundings) -> anyhow::Result<C
         Err(_) => log.count().plus(Count { passed: 0, failed: u64::from(log.count().failed == 0) }),
     };
     let word = if count.failed == 0 { "ok" } else { "FAILED" };
-    println!("{:<10} {word:<6} {:>5} {seconds:>7.1} s  {}", stage.name, count.passed, stage.about);
-    for figure in log.figures() {
-        println!("  {figure}");
+    let line = format!(
+        "{:<10} {word:<6} {:>5} {seconds:>7.1} s  {}",
+        stage.name, count.passed, stage.about
+    );
+    let mut told = vec![line.clone()];
+    let figures = log.figures();
+    if accompanied && !figures.is_empty() {
+        told.push("  taken beside other stages, which delay what is of time:".to_owned());
     }
+    told.extend(figures.into_iter().map(|figure| format!("  {figure}")));
     if count.failed > 0 {
-        for line in log.reasons() {
-            println!("  {line}");
-        }
-        if let Err(error) = result {
-            println!("  {error:#}");
-        }
-        print!("{}", log.tail());
-        println!("  whole log: {}", log.path().display());
+        told.extend(log.reasons().into_iter().map(|reason| format!("  {reason}")));
+        told.extend(result.err().map(|error| format!("  {error:#}")));
+        told.push(format!("{}  whole log: {}", log.tail(), log.path().display()));
     }
-    Ok(count)
+    // At once, so that a neighbour's line does not come between.
+    println!("{}", told.join("\n"));
+    Ok(Outcome { count, line })
 }

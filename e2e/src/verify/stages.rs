@@ -1,4 +1,5 @@
-//! The stages of `verify`, in their order: cheap ones first, so that a slip is seen early.
+//! The stages of `verify`, in their order: cheap ones first, so that a slip is seen early, and
+//! those last that need the machine for themselves.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,8 +8,8 @@ use std::process::Command;
 use anyhow::{Context as _, bail, ensure};
 
 use super::surroundings::{Surroundings, cargo, cargo_all};
-use super::{Act, Count, Log, Stage, Tools};
-use super::{alone, fuzz};
+use super::{Act, Count, Lane, Log, Stage, Tools};
+use super::{alone, fuzz, stories};
 use crate::bed::Bed;
 use crate::cast::{self, Meeting, Program};
 use crate::{cache, demo, page as meeting_page};
@@ -21,30 +22,34 @@ const DOC_FLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
 
 /// All stages.
 pub(super) static STAGES: [Stage; 20] = [
-    stage("fmt", "formatting", Tools::Unused, fmt),
-    stage("tidy", "house rules", Tools::Unused, tidy),
-    stage("clippy", "lints, warnings are errors", Tools::Unused, clippy),
-    stage("test", "unit and property tests", Tools::Unused, test),
-    stage("sim", "simulations, headless scenarios", Tools::Unused, sim),
-    stage("fuzz", "every parser of ours, for a bounded time", Tools::Unused, fuzz::all),
-    stage("doc", "documentation builds", Tools::Unused, doc),
-    stage("deny", "licences, bans, sources", Tools::Unused, deny),
-    stage("page", "the meeting page: types, lints, tests", Tools::Unused, page),
-    stage("charts", "charts render", Tools::Wanted, charts),
-    stage("killed", "a bed killed half-way leaves nothing", Tools::Wanted, killed),
-    stage("admit", "schema rules on a real API server", Tools::Wanted, admit),
-    stage("images", "static images, sizes", Tools::Unused, images),
-    stage("scenario", "two people do all that a meeting offers", Tools::Unused, alone::scenario),
-    stage("load", "LiveKit's SDKs under load", Tools::Unused, alone::sdks),
-    stage("room", "a room of 50 loses nothing", Tools::Unused, alone::room),
-    stage("browsers", "Chromium, Firefox, Python in one room", Tools::Wanted, browsers),
-    stage("sdk", "LiveKit's Go SDK and a Python program", Tools::Wanted, sdk),
-    stage("live", "meetings and faults on a real cluster", Tools::Wanted, live),
-    stage("scale", "1,000 Kubernetes nodes, 300 media nodes", Tools::Wanted, scale),
+    stage("fmt", "formatting", Lane::First, fmt),
+    stage("tidy", "house rules", Lane::First, tidy),
+    stage("clippy", "lints, warnings are errors", Lane::First, clippy),
+    stage("images", "static images, sizes", Lane::First, images),
+    with_tools("killed", "a bed killed half-way leaves nothing", Lane::First, killed),
+    stage("test", "unit and property tests", Lane::Computes, test),
+    stage("sim", "simulations, headless scenarios", Lane::Computes, sim),
+    stage("fuzz", "every parser of ours, for a bounded time", Lane::Computes, fuzz::all),
+    stage("doc", "documentation builds", Lane::Computes, doc),
+    stage("deny", "licences, bans, sources", Lane::Computes, deny),
+    stage("page", "the meeting page: types, lints, tests", Lane::Computes, page),
+    with_tools("charts", "charts render", Lane::Computes, charts),
+    with_tools("admit", "schema rules on a real API server", Lane::Cluster, admit),
+    with_tools("browsers", "Chromium, Firefox, Python in one room", Lane::Cluster, browsers),
+    with_tools("sdk", "LiveKit's Go SDK and a Python program", Lane::Cluster, sdk),
+    with_tools("scale", "1,000 Kubernetes nodes, 300 media nodes", Lane::Cluster, scale),
+    with_tools("live", "meetings and faults on a real cluster", Lane::Stories, stories::all),
+    stage("scenario", "two people do all that a meeting offers", Lane::Alone, alone::scenario),
+    stage("load", "LiveKit's SDKs under load", Lane::Alone, alone::sdks),
+    stage("room", "a room of 50 loses nothing", Lane::Alone, alone::room),
 ];
 
-const fn stage(name: &'static str, about: &'static str, tools: Tools, act: Act) -> Stage {
-    Stage { name, about, tools, act }
+const fn stage(name: &'static str, about: &'static str, lane: Lane, act: Act) -> Stage {
+    Stage { name, about, lane, tools: Tools::Unused, act }
+}
+
+const fn with_tools(name: &'static str, about: &'static str, lane: Lane, act: Act) -> Stage {
+    Stage { name, about, lane, tools: Tools::Wanted, act }
 }
 
 fn fmt(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
@@ -188,12 +193,6 @@ fn admit(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     run_all(surroundings.bed(log)?, log, &programs)
 }
 
-fn live(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
-    let programs = bed_tests(log, "live_")?;
-    surroundings.close_venue()?;
-    run_all(surroundings.installed(log)?, log, &programs)
-}
-
 /// On a bed of its own with one real Kubernetes node; the other thousand are objects.
 fn scale(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     let programs = bed_tests(log, "scale_")?;
@@ -204,7 +203,7 @@ fn scale(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
 
 /// Builds the tests whose names begin with `prefix`, outside the bed, which has no way to a
 /// registry.
-fn bed_tests(log: &Log, prefix: &str) -> anyhow::Result<Vec<PathBuf>> {
+pub(super) fn bed_tests(log: &Log, prefix: &str) -> anyhow::Result<Vec<PathBuf>> {
     let names = test_targets("e2e", |name| name.starts_with(prefix))?;
     ensure!(!names.is_empty(), "there is no test called {prefix}*");
     let mut build = cargo_all("test --no-run");
@@ -218,17 +217,17 @@ fn bed_tests(log: &Log, prefix: &str) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn run_all(bed: &Bed, log: &Log, programs: &[PathBuf]) -> anyhow::Result<Count> {
-    let failed = programs.iter().filter(|program| run_in(bed, log, program).is_err()).count();
+    let failed = programs.iter().filter(|program| run_in(bed, log, program, &[]).is_err()).count();
     if failed > 0 {
         bail!("{failed} of {} test programs failed", programs.len());
     }
     Ok(log.count())
 }
 
-/// One test at a time: each has the machine, and faults, for itself.
-fn run_in(bed: &Bed, log: &Log, program: &PathBuf) -> anyhow::Result<()> {
+/// One test at a time of those that `chosen` names: each has the bed, and its faults, for itself.
+pub(super) fn run_in(bed: &Bed, log: &Log, program: &Path, chosen: &[&str]) -> anyhow::Result<()> {
     let mut command = bed.enter(program);
-    command.args(["--test-threads=1", "--nocapture"]).env("RUST_BACKTRACE", "0");
+    command.args(["--test-threads=1", "--nocapture"]).args(chosen).env("RUST_BACKTRACE", "0");
     log.run(command.current_dir(cache::checkout().join("e2e")))
 }
 

@@ -1,9 +1,10 @@
-//! What several stages share: the programs of the cluster, the images, the running bed. Each is
-//! made when the first stage asks for it; the bed is taken down at the end.
+//! What stages share: the programs of the cluster, the images, a running bed. Each is made when the
+//! first stage asks for it, programs and images once for the whole run; the bed is taken down at
+//! the end.
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::thread::JoinHandle;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, anyhow};
 
@@ -15,46 +16,82 @@ use crate::{cache, images, install};
 /// Kubernetes nodes of the bed: enough to lose one and still move rooms between two.
 const NODES: u8 = 3;
 
-/// What was made so far.
+/// Made once, or failed once: whoever asks meanwhile waits.
+type Once<T> = OnceLock<Result<T, String>>;
+
+/// What a run makes once for all of its lanes.
 #[derive(Debug, Default)]
+struct Shared {
+    tools: Once<bed::Tools>,
+    images: Once<Vec<PathBuf>>,
+}
+
+impl Shared {
+    fn tools(&self) -> anyhow::Result<bed::Tools> {
+        let build = || bed::Tools::ensure(Minor::V1_37, &|text| println!("({text})"));
+        let built = self.tools.get_or_init(|| build().map_err(|error| error.to_string()));
+        built.clone().map_err(|error| anyhow!("cannot build the programs of the cluster: {error}"))
+    }
+
+    fn images(&self, log: &Log) -> anyhow::Result<Vec<PathBuf>> {
+        let build = || images::product(&|text| log.note(text));
+        let built = self.images.get_or_init(|| build().map_err(|error| error.to_string()));
+        built.clone().map_err(|error| anyhow!("cannot build the images: {error}"))
+    }
+}
+
+/// What was made so far for the stages that run one after the other on one bed.
+#[derive(Debug)]
 pub(super) struct Surroundings {
-    building: Option<JoinHandle<bed::Result<bed::Tools>>>,
-    tools: Option<bed::Tools>,
-    images: Option<Vec<PathBuf>>,
+    shared: Arc<Shared>,
+    layout: Layout,
     bed: Option<Bed>,
     installed: bool,
     venue: Option<Venue>,
 }
 
 impl Surroundings {
+    /// Those of a run; nothing is made yet.
+    pub(super) fn new() -> Self {
+        Self::of(Arc::default(), Layout::from_environment())
+    }
+
+    fn of(shared: Arc<Shared>, layout: Layout) -> Self {
+        Self { shared, layout, bed: None, installed: false, venue: None }
+    }
+
+    /// Those of a lane of the run: what is made once is shared, the bed is its own to start.
+    pub(super) fn same(&self) -> Self {
+        Self::of(Arc::clone(&self.shared), self.layout.clone())
+    }
+
+    /// One for each further bed that the run may have at the same time.
+    pub(super) fn further(&self) -> Vec<Self> {
+        let layouts = self.layout.all_of_run().into_iter().skip(1);
+        layouts.map(|layout| Self::of(Arc::clone(&self.shared), layout)).collect()
+    }
+
     /// Begins to build the programs of the cluster beside the first stages.
-    pub(super) fn begin_tools(&mut self) {
-        let build = || bed::Tools::ensure(Minor::V1_37, &|text| println!("({text})"));
-        self.building = Some(std::thread::spawn(build));
+    pub(super) fn begin_tools(&self) {
+        let shared = Arc::clone(&self.shared);
+        // Whoever asks for them hears how it ended.
+        std::thread::spawn(move || shared.tools());
     }
 
     /// The programs of the cluster.
-    pub(super) fn tools(&mut self) -> anyhow::Result<bed::Tools> {
-        if let Some(building) = self.building.take() {
-            let built = building.join().map_err(|_| anyhow!("building the programs crashed"))?;
-            self.tools = Some(built.context("cannot build the programs of the cluster")?);
-        }
-        self.tools.clone().context("the programs of the cluster could not be built")
+    pub(super) fn tools(&self) -> anyhow::Result<bed::Tools> {
+        self.shared.tools()
     }
 
     /// The product's images.
-    pub(super) fn images(&mut self, log: &Log) -> anyhow::Result<Vec<PathBuf>> {
-        if self.images.is_none() {
-            let built = images::product(&|text| log.note(text));
-            self.images = Some(built?);
-        }
-        self.images.clone().context("the images could not be built")
+    pub(super) fn images(&self, log: &Log) -> anyhow::Result<Vec<PathBuf>> {
+        self.shared.images(log)
     }
 
     /// The bed: a bare cluster.
     pub(super) fn bed(&mut self, log: &Log) -> anyhow::Result<&Bed> {
         if self.bed.is_none() {
-            let bed = Bed::new(Layout::from_environment(), self.tools()?);
+            let bed = Bed::new(self.layout.clone(), self.tools()?);
             bed.up(NODES, &|text| log.note(text))?;
             self.bed = Some(bed);
         }
@@ -82,14 +119,6 @@ impl Surroundings {
         both.context("the sample meeting cluster could not be opened")
     }
 
-    /// Removes the sample meeting cluster, whose media nodes hold the host ports.
-    pub(super) fn close_venue(&mut self) -> anyhow::Result<()> {
-        if let (Some(venue), Some(bed)) = (self.venue.take(), &self.bed) {
-            venue.close(bed)?;
-        }
-        Ok(())
-    }
-
     /// A fresh bed with one Kubernetes node and nothing but the operator on it. What earlier stages
     /// had goes.
     pub(super) fn operator_alone(&mut self, log: &Log) -> anyhow::Result<&Bed> {
@@ -97,7 +126,7 @@ impl Surroundings {
         let operator = images.iter().find(|archive| archive.ends_with("operator.tar"));
         let operator = operator.context("there is no image of the operator")?;
         self.take_down()?;
-        let bed = Bed::new(Layout::from_environment(), self.tools()?);
+        let bed = Bed::new(self.layout.clone(), self.tools()?);
         bed.up(1, &|text| log.note(text))?;
         let bed = &*self.bed.insert(bed);
         demo::load(bed, std::slice::from_ref(operator))?;

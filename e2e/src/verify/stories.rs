@@ -1,0 +1,87 @@
+//! The stage of the live tests: their stories, told on several beds at once. One story at a time
+//! has a bed for itself, and with it whatever it breaks there.
+//!
+//! Decides which bed tells what and when. Invariant: every story is told once, or the stage fails.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::vec::IntoIter;
+
+use anyhow::{Context as _, bail, ensure};
+
+use super::stages::{bed_tests, run_in};
+use super::surroundings::Surroundings;
+use super::{Count, Log};
+
+/// A story: a test, and the program that it is in.
+#[derive(Debug)]
+struct Story {
+    program: PathBuf,
+    name: String,
+}
+
+/// All of them.
+pub(super) fn all(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
+    let mut stories = Vec::new();
+    for program in bed_tests(log, "live_")? {
+        stories.extend(stories_of(&program)?);
+    }
+    let count = stories.len() as u64;
+    let untold = Mutex::new(stories.into_iter());
+    let mut beds = surroundings.further();
+    let parts = (1..=beds.len()).map(|n| log.part(n)).collect::<anyhow::Result<Vec<_>>>()?;
+    let failures: Vec<_> = std::thread::scope(|scope| {
+        let pairs = beds.iter_mut().zip(&parts);
+        let tellers: Vec<_> =
+            pairs.map(|(bed, part)| scope.spawn(|| tell_on(bed, part, &untold))).collect();
+        let ends = tellers.into_iter().map(|teller| {
+            teller.join().unwrap_or_else(|_| bail!("whoever told stories on a bed crashed"))
+        });
+        ends.filter_map(Result::err).map(|error| format!("{error:#}")).collect()
+    });
+    parts.iter().for_each(|part| log.take_in(part));
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    let told = log.count();
+    ensure!(told.passed + told.failed == count, "{told:?} are not the {count} stories there are");
+    Ok(told)
+}
+
+/// Tells stories on one bed as long as there are untold ones, and takes it down.
+fn tell_on(
+    own: &mut Surroundings,
+    log: &Log,
+    untold: &Mutex<IntoIter<Story>>,
+) -> anyhow::Result<()> {
+    let told = tell_some(own, log, untold);
+    own.take_down()?;
+    told
+}
+
+fn tell_some(
+    own: &mut Surroundings,
+    log: &Log,
+    untold: &Mutex<IntoIter<Story>>,
+) -> anyhow::Result<()> {
+    let bed = own.installed(log)?;
+    let mut failed = Vec::new();
+    while let Some(story) = untold.lock().ok().and_then(|mut left| left.next()) {
+        if run_in(bed, log, &story.program, &["--exact", &story.name]).is_err() {
+            failed.push(story.name);
+        }
+    }
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
+}
+
+/// What a test program says that it holds, as in `people_meet: test`.
+fn stories_of(program: &Path) -> anyhow::Result<Vec<Story>> {
+    let output = Command::new(program).args(["--list", "--format", "terse"]).output();
+    let output = output.with_context(|| format!("cannot run {}", program.display()))?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let names = said.lines().filter_map(|line| line.strip_suffix(": test"));
+    let story = |name: &str| Story { program: program.to_owned(), name: name.to_owned() };
+    let stories: Vec<_> = names.map(story).collect();
+    ensure!(!stories.is_empty(), "{} holds no story: {said}", program.display());
+    Ok(stories)
+}

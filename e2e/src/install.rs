@@ -182,22 +182,30 @@ pub fn namespace(bed: &Bed, namespace: &str) -> Result<()> {
     apply_text(bed, "namespace", &text).map(|_| ())
 }
 
-/// Removes every meeting cluster of `namespace`, then the namespace, if it is there.
+/// Removes every meeting cluster of `namespace` and waits until none of its pods is left.
 ///
-/// In this order, because Kubernetes' namespace controller looks twice, five seconds apart, and
-/// then again after half of the longest grace period of the pods that it still saw: a media
-/// pod's is its drain budget.
+/// Before the namespace goes, because Kubernetes' namespace controller looks twice, five seconds
+/// apart, and then again after half of the longest grace period of the pods that it still saw: a
+/// media pod's is its drain budget.
+///
+/// # Errors
+/// If one is still there after `seconds`.
+pub fn remove_meeting_clusters(bed: &Bed, namespace: &str, seconds: u64) -> Result<()> {
+    let timeout = format!("--timeout={seconds}s");
+    kubectl(bed, &["-n", namespace, "delete", "meetingclusters", "--all", &timeout])?;
+    let ours =
+        ["get", "pods", "-n", namespace, "-l", "hemicycle.dev/meeting-cluster", "-o", "name"];
+    Wait::new(&format!("the end of every media and gateway pod in {namespace}"), seconds)
+        .until(|| kubectl(bed, &ours).is_ok_and(|said| said.trim().is_empty()))
+}
+
+/// Removes every meeting cluster of `namespace`, then the namespace, if it is there.
 ///
 /// # Errors
 /// If a pod or the namespace is still there after `seconds` each.
 pub fn remove_namespace(bed: &Bed, namespace: &str, seconds: u64) -> Result<()> {
+    remove_meeting_clusters(bed, namespace, seconds)?;
     let timeout = format!("--timeout={seconds}s");
-    let clusters = ["-n", namespace, "delete", "meetingclusters", "--all", &timeout];
-    kubectl(bed, &clusters)?;
-    let ours =
-        ["get", "pods", "-n", namespace, "-l", "hemicycle.dev/meeting-cluster", "-o", "name"];
-    Wait::new(&format!("the end of every media and gateway pod in {namespace}"), seconds)
-        .until(|| kubectl(bed, &ours).is_ok_and(|said| said.trim().is_empty()))?;
     kubectl(bed, &["delete", "namespace", namespace, "--ignore-not-found", &timeout])?;
     Ok(())
 }

@@ -96,7 +96,9 @@ fn the_address_may_come_from_an_annotation_of_the_kubernetes_node() {
 fn meet_outside(story: &Story, meetings: &Meetings<'_>) -> Result<()> {
     meetings.ready(60)?;
     let people = Gathering::begin(story, meetings, "council", 2)?;
-    let n = meetings.kubernetes_node_of(&meetings.home()?)?;
+    let media_nodes = meetings.pods("media-node");
+    ensure!(media_nodes.len() == 1, "not one media node: {media_nodes:?}");
+    let n = meetings.kubernetes_node_of(media_nodes.first().context("no media node")?)?;
     let address = people.media_address()?;
     ensure!(address.ip() == format!("{OUTSIDE}.{n}").parse::<IpAddr>()?, "it goes to {address}");
     story.say(&format!("their media goes to {address}"));

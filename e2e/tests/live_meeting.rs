@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
-use e2e::story::{Gathering, Manner, MeetingClusterBuilder, Scene, Story, tell};
+use e2e::story::{Gathering, Manner, MeetingClusterBuilder, Scene, tell};
 use serde_json::json;
 
 #[test]
 fn a_pair_meets_on_one_media_node() {
     tell("pair", |story| {
         let builder = MeetingClusterBuilder::new("visio").media_nodes(2);
-        let Scene { meetings, people, .. } = builder.meet(story)?;
+        let Scene { meetings, people, media_node, .. } = builder.meet(story)?;
+        ensure!(meetings.home()? == media_node, "another media node than {media_node} reports it");
         let path = "{.status.participants}";
         story.until("the meeting cluster counts two participants", 15, || {
             story.value(&meetings.object(), path) == "2"
@@ -57,9 +58,8 @@ fn rooms_spread_over_media_nodes_by_load_and_each_stays_on_one() {
         let shares = shares(&rooms)?;
         rooms.into_iter().for_each(Gathering::end);
         for (address, rooms) in &shares {
-            let here = under(story, address);
-            story.say(&format!("{rooms} rooms' media goes to {address} ({})", here.join(", ")));
-            ensure!(here.len() == 1, "{address} is no Kubernetes node with one media node");
+            let here = meetings.media_node_at(address.ip())?;
+            story.say(&format!("{rooms} rooms' media goes to {address} ({here})"));
             ensure!(
                 *rooms <= ROOMS_PER_MEDIA_NODE_MAX,
                 "{address} has {rooms} rooms, although others were below their target fill"
@@ -77,12 +77,4 @@ fn shares(rooms: &[Gathering<'_>]) -> Result<BTreeMap<SocketAddr, usize>> {
         *shares.entry(room.media_address()?).or_default() += 1;
     }
     Ok(shares)
-}
-
-/// The media pods behind a media address: those of the Kubernetes node that has it.
-fn under(story: &Story, address: &SocketAddr) -> Vec<String> {
-    let path = format!("{{.items[?(@.status.hostIP==\"{}\")].metadata.name}}", address.ip());
-    let said = story.value("pods", &path);
-    let names = said.split_whitespace().filter(|name| !name.contains("gateway"));
-    names.map(str::to_owned).collect()
 }

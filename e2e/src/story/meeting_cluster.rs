@@ -1,7 +1,7 @@
 //! A meeting cluster in a story: built word by word, applied as its owner would, asked from
 //! outside.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -175,6 +175,18 @@ impl Meetings<'_> {
     #[must_use]
     pub fn pods(&self, component: &str) -> Vec<String> {
         self.words(component, "{.items[*].metadata.name}")
+    }
+
+    /// The media node at the Kubernetes node that has `address`, where a room's media goes.
+    ///
+    /// # Errors
+    /// If none is there, or several.
+    pub fn media_node_at(&self, address: IpAddr) -> Result<String> {
+        let path = format!("{{.items[?(@.status.hostIP==\"{address}\")].metadata.name}}");
+        let mut found = self.words("media-node", &path);
+        let one = found.pop().with_context(|| format!("no media node is at {address}"))?;
+        ensure!(found.is_empty(), "{one} is not alone at {address}: {found:?}");
+        Ok(one)
     }
 
     /// Where a pod runs, as a Kubernetes node's number.

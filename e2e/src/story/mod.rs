@@ -2,7 +2,8 @@
 //! the cluster's own account when something did not happen.
 //!
 //! Runs inside the bed, with the product installed. Decides nothing about what must be true.
-//! Invariant: the namespace is gone afterwards, whether the story ended well or not.
+//! Invariant: the namespace goes afterwards, whether the story ended well or not, and every pod of
+//! the product is gone before the next story.
 
 mod gathering;
 mod meeting_cluster;
@@ -17,19 +18,26 @@ use serde_json::Value;
 
 use crate::bed::{Bed, Layout, Part, Result as BedResult};
 use crate::install;
-use crate::process::{run, tail};
+use crate::process::{Wait, run, tail};
 
 pub use gathering::{Gathering, Manner, Noticed};
 pub use meeting_cluster::{MeetingClusterBuilder, Meetings};
 pub use scene::Scene;
 pub use scope::Scope;
 
-/// How often a condition is looked at.
+/// How often a condition is looked at in the beginning.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// Later it is looked at after this part of the time that has passed: every look costs a tenth of a
+/// second of a processor that others wait for.
+const LOOK_PART: u32 = 20;
 
 /// After an outage Kubernetes' controllers and kubelets come back within a minute, one after the
 /// other.
 const CLEARED_SECONDS: u64 = 180;
+
+/// What the namespaces of stories begin with.
+const NAMESPACE_PREFIX: &str = "story-";
 
 /// One story and its namespace.
 #[derive(Debug)]
@@ -61,7 +69,7 @@ impl Story {
         ensure!(Bed::is_inside(), "live tests run inside the test bed: ./verify live");
         let bed = Bed::open(Layout::from_environment())?;
         mend::whole(&bed)?;
-        let namespace = format!("story-{name}");
+        let namespace = format!("{NAMESPACE_PREFIX}{name}");
         // What an interrupted run left would tell another story.
         install::remove_namespace(&bed, &namespace, CLEARED_SECONDS)
             .context("cannot remove an earlier namespace")?;
@@ -127,7 +135,7 @@ impl Story {
         let begin = Instant::now();
         while !condition() {
             ensure!(begin.elapsed().as_secs() < seconds, "{what}: not within {seconds} s");
-            std::thread::sleep(LOOK);
+            std::thread::sleep(LOOK.max(begin.elapsed() / LOOK_PART));
         }
         self.say(&format!("{what} (after {:.1} s)", begin.elapsed().as_secs_f64()));
         Ok(begin.elapsed())
@@ -178,9 +186,35 @@ impl Story {
         format!("--- nft on n{n}\n{ours}\n--- kube-proxy on n{n}\n{said}\n")
     }
 
-    /// Removes the namespace; if it does not go, says what the cluster says of it.
+    /// Removes what the story made. The namespace goes on its own, which takes Kubernetes ten
+    /// seconds even if it is empty; [`nothing_left`] waits for all of them at once.
     fn end(self) -> Result<(), (anyhow::Error, String)> {
-        let gone = install::remove_namespace(&self.bed, &self.namespace, CLEARED_SECONDS);
-        gone.context("the namespace does not go").map_err(|error| (error, self.account()))
+        let (bed, namespace) = (&self.bed, self.namespace.as_str());
+        let cleared = install::remove_meeting_clusters(bed, namespace, CLEARED_SECONDS);
+        let delete = ["delete", "namespace", namespace, "--ignore-not-found", "--wait=false"];
+        let going = cleared.and_then(|()| install::kubectl(bed, &delete));
+        going
+            .map(|_| ())
+            .context("what the story made does not go")
+            .map_err(|error| (error, self.account()))
     }
+}
+
+/// Waits until the namespaces of all stories that were told on `bed` are gone.
+///
+/// # Errors
+/// If one is still there when Kubernetes had time enough; with what it says of it.
+pub fn nothing_left(bed: &Bed) -> Result<()> {
+    let mut said = String::new();
+    let path = "jsonpath={range .items[*]}{.metadata.name} {.status}{\"\\n\"}{end}";
+    let left = || {
+        let all = install::kubectl(bed, &["get", "namespaces", "-o", path])?;
+        let of_stories = all.lines().filter(|line| line.starts_with(NAMESPACE_PREFIX));
+        BedResult::Ok(of_stories.collect::<Vec<_>>().join("\n"))
+    };
+    let gone = Wait::new("the end of the stories' namespaces", CLEARED_SECONDS).until(|| {
+        said = left().unwrap_or_else(|error| error.to_string());
+        said.is_empty()
+    });
+    gone.with_context(|| format!("these are left:\n{said}"))
 }

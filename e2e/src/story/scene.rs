@@ -14,7 +14,7 @@ pub struct Scene<'a> {
     pub meetings: Meetings<'a>,
     /// Two people in room `council`.
     pub people: Gathering<'a>,
-    /// The media node that says it has the room.
+    /// The media node that their media goes to.
     pub media_node: String,
     /// Number of the Kubernetes node under it.
     pub kubernetes_node: u8,
@@ -38,7 +38,7 @@ impl MeetingClusterBuilder {
     pub fn meet(self, story: &Story) -> Result<Scene<'_>> {
         let meetings = self.serve(story)?;
         let people = Gathering::begin(story, &meetings, "council", 2)?;
-        let media_node = meetings.home()?;
+        let media_node = meetings.media_node_at(people.media_address()?.ip())?;
         let kubernetes_node = meetings.kubernetes_node_of(&media_node)?;
         story.say(&format!("{media_node} on Kubernetes node n{kubernetes_node} carries it"));
         Ok(Scene { meetings, people, media_node, kubernetes_node })

@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail, ensure};
 use super::stages::{bed_tests, run_in};
 use super::surroundings::Surroundings;
 use super::{Count, Log};
+use crate::story;
 
 /// A story: a test, and the program that it is in.
 #[derive(Debug)]
@@ -70,8 +71,9 @@ fn tell_some(
             failed.push(story.name);
         }
     }
+    let cleared = story::nothing_left(bed);
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
-    Ok(())
+    cleared
 }
 
 /// What a test program says that it holds, as in `people_meet: test`.

@@ -27,7 +27,7 @@ use operator::{
     lease::Standing,
     metrics::Metrics,
     pki::{signing::SigningKeys, trust::TrustStore},
-    reconcile::{self, context::Context, error::ReconcileError, seen},
+    reconcile::{self, build::manifest::Kind, context::Context, error::ReconcileError, seen},
     replicas::Leadership,
     watches::Watches,
     witness::Witness,
@@ -39,6 +39,7 @@ const CLUSTERS: &str = "apis/hemicycle.dev/v1alpha1/namespaces/ministry/meetingc
 const MEDIA_NODES: &str = "apis/hemicycle.dev/v1alpha1/namespaces/ministry/medianodes";
 const PODS: &str = "api/v1/namespaces/ministry/pods";
 const SECRETS: &str = "api/v1/namespaces/ministry/secrets";
+const SERVICES: &str = "api/v1/namespaces/ministry/services";
 const DEPLOYMENTS: &str = "apis/apps/v1/namespaces/ministry/deployments";
 /// More steps than any workload needs.
 const STEPS_MAX: usize = 30;
@@ -376,12 +377,66 @@ async fn what_was_edited_or_deleted_by_hand_is_healed() {
     let mut deployment = server.get(DEPLOYMENTS, "visio-gateway").expect("made");
     deployment["spec"]["template"]["spec"]["containers"][0]["image"] = json!("evil");
     server.put(DEPLOYMENTS, deployment);
-    server.delete("api/v1/namespaces/ministry/services", "visio-gateway");
+    server.delete(SERVICES, "visio-gateway");
     server.delete("apis/networking.k8s.io/v1/namespaces/ministry/networkpolicies", "visio-gateway");
     server.delete(SECRETS, "visio-gateway-tls");
     a_minute_passes();
     settle(&server, &context).await.expect("nothing is cut");
     assert_eq!(server.picture(), whole);
+}
+
+/// Harm if it fails: every meeting cluster costs the API server a hundred lists a minute at rest.
+#[tokio::test]
+async fn objects_that_nothing_touched_are_not_read_at_every_look() {
+    let server = stage();
+    let context = process(&server);
+    server.put(CLUSTERS, cluster(&json!({})));
+    settle(&server, &context).await.expect("nothing is cut");
+    let before = server.lists(SERVICES);
+    for _ in 0..5 {
+        settle_in_place(&server, &context).await.expect("nothing is cut");
+    }
+    assert!(server.lists(SERVICES) <= before + 1, "{} lists", server.lists(SERVICES) - before);
+    // What a watch tells of is read and healed at the next look, and nothing else is.
+    let deployments = server.lists(DEPLOYMENTS);
+    server.delete(SERVICES, "visio-gateway");
+    settle_in_place(&server, &context).await.expect("nothing is cut");
+    assert!(server.get(SERVICES, "visio-gateway").is_none(), "read without a reason");
+    context.touch("ministry/visio", Kind::Service);
+    settle_in_place(&server, &context).await.expect("nothing is cut");
+    assert!(server.get(SERVICES, "visio-gateway").is_some(), "not healed");
+    assert_eq!(server.lists(DEPLOYMENTS), deployments);
+}
+
+/// Harm if it fails: what a watch missed stays as somebody left it.
+#[tokio::test]
+async fn what_a_watch_missed_is_healed_within_a_minute() {
+    let server = stage();
+    let context = process(&server);
+    server.put(CLUSTERS, cluster(&json!({})));
+    settle(&server, &context).await.expect("nothing is cut");
+    server.delete(SERVICES, "visio-gateway");
+    a_minute_passes();
+    settle_in_place(&server, &context).await.expect("nothing is cut");
+    assert!(server.get(SERVICES, "visio-gateway").is_some(), "not healed");
+}
+
+/// Harm if it fails: who no longer wants a route of the Gateway API keeps it.
+#[tokio::test]
+async fn a_route_that_is_wanted_no_more_goes() {
+    const ROUTES: &str = "apis/gateway.networking.k8s.io/v1/namespaces/ministry/httproutes";
+    let server = stage();
+    let context = process(&server);
+    let gateway = json!({"httpRoute": {"parentName": "public"}});
+    server.put(CLUSTERS, cluster(&json!({ "gateway": gateway })));
+    settle(&server, &context).await.expect("nothing is cut");
+    assert!(server.get(ROUTES, "visio-gateway").is_some(), "not made");
+    server.delete(ROUTES, "visio-gateway");
+    settle_in_place(&server, &context).await.expect("nothing is cut");
+    assert!(server.get(ROUTES, "visio-gateway").is_some(), "no watch tells of it");
+    server.put(CLUSTERS, cluster(&json!({})));
+    settle_in_place(&server, &process(&server)).await.expect("nothing is cut");
+    assert!(server.get(ROUTES, "visio-gateway").is_none(), "it stays");
 }
 
 /// Harm if it fails: one full quota keeps the API server busy with the same refusal, ten times a
@@ -443,7 +498,7 @@ async fn in_a_namespace_that_is_being_deleted_nothing_is_tried_twice() {
     server.put(CLUSTERS, cluster(&json!({})));
     settle(&server, &context).await.expect("nothing is cut");
     server.end_namespace();
-    server.delete("api/v1/namespaces/ministry/services", "visio-gateway");
+    server.delete(SERVICES, "visio-gateway");
     server.delete(DEPLOYMENTS, "visio-gateway");
     for _ in 0..5 {
         settle_once(&server, &context).await.expect("it waits");

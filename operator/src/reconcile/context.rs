@@ -13,7 +13,7 @@ use kube::{Client, runtime::events::Recorder};
 use operator_core::{autoscale::ScaleMemory, violation::Violation, world::RefusalSeen};
 use tokio_stream::wrappers::WatchStream;
 
-use super::error::ReconcileError;
+use super::{build::manifest::Kind, due::Due, error::ReconcileError};
 use crate::{
     admission::Admission,
     config::Config,
@@ -53,6 +53,8 @@ pub struct Memory {
     pub certificates_checked: Option<Timestamp>,
     /// When the numbers in the status were written last.
     pub status_written: Option<Timestamp>,
+    /// Which of its standing objects are to be read.
+    pub due: Due,
 }
 
 /// What a reconcile has at hand.
@@ -123,6 +125,15 @@ impl Context {
     pub fn remember<T>(&self, tenant: &str, change: impl FnOnce(&mut Memory) -> T) -> T {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         change(memory.entry(tenant.to_owned()).or_default())
+    }
+
+    /// Notes that a standing object of a meeting cluster changed. Of one that nothing is remembered
+    /// of, all will be read anyway.
+    pub fn touch(&self, tenant: &str, kind: Kind) {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(memory) = memory.get_mut(tenant) {
+            memory.due.touch(kind);
+        }
     }
 
     /// Forgets an earlier meeting cluster of the same name, whose end nobody may have seen.

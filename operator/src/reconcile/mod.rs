@@ -7,6 +7,7 @@ pub mod addresses;
 pub mod build;
 pub mod context;
 pub mod credentials;
+pub mod due;
 pub mod error;
 pub mod failure;
 pub mod fetch;
@@ -14,10 +15,12 @@ mod findings;
 pub mod objects;
 pub mod scopes;
 pub mod seen;
+
 pub mod status;
 pub mod steps;
 pub mod tell;
 pub mod validate;
+mod wake;
 pub mod workload;
 
 use std::{
@@ -27,18 +30,12 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use hemicycle_crds::{MediaNode, MeetingCluster};
+use hemicycle_crds::MeetingCluster;
 use jiff::Timestamp as Time;
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
-    Api, ResourceExt,
-    core::{DeserializeGuard, PartialObjectMeta},
-    runtime::{
-        Controller,
-        controller::{self, Action, Config as ControllerConfig},
-        reflector::ObjectRef,
-        watcher,
-    },
+    ResourceExt,
+    core::DeserializeGuard,
+    runtime::controller::{self, Action},
 };
 use operator_core::{
     conditions,
@@ -58,7 +55,7 @@ use self::{
     context::{Context, REFUSALS_MAX},
     error::ReconcileError,
     fetch::Observed,
-    workload::{Exposure, LABEL_OF_COMPONENT, MANAGED_BY, MEDIA_NODE, Workload},
+    workload::{Exposure, MEDIA_NODE, Workload},
 };
 use crate::{
     admission::{Keeper, attested::Entry},
@@ -67,8 +64,6 @@ use crate::{
     pki::{Authority, Role, store},
 };
 
-/// Meeting clusters reconciled at once: kube's default is without bound.
-const CONCURRENCY: u16 = 8;
 /// Time to the next look when nothing wakes us: how soon growing load is seen.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// How often certificates are looked at, in seconds.
@@ -104,19 +99,7 @@ pub async fn run(context: Arc<Context>) {
 async fn control(context: Arc<Context>) {
     let told = context.clone();
     let _term = told.metrics.queue.term();
-    let client = || context.client.clone();
-    let ours = format!("{}={}", MANAGED_BY.0, MANAGED_BY.1);
-    let media_pods =
-        watcher::Config::default().labels(&format!("{ours},{LABEL_OF_COMPONENT}={MEDIA_NODE}"));
-    let owned = watcher::Config::default().labels(&ours);
-    let changes = context.changes();
-    let controller = Controller::new(Api::<Guarded>::all(client()), watcher::Config::default())
-        .with_config(ControllerConfig::default().concurrency(CONCURRENCY))
-        .owns(Api::<PartialObjectMeta<MediaNode>>::all(client()), owned.clone())
-        .owns(Api::<Deployment>::all(client()), owned)
-        .watches(Api::<PartialObjectMeta<Pod>>::all(client()), media_pods, cluster_of_pod)
-        .reconcile_all_on(changes);
-    controller
+    wake::controller(&context)
         .run(reconcile, on_error, context)
         .for_each(|done| {
             if let Err(controller::Error::ObjectNotFound(gone)) = &done {
@@ -130,11 +113,6 @@ async fn control(context: Arc<Context>) {
             std::future::ready(())
         })
         .await;
-}
-
-fn cluster_of_pod(pod: PartialObjectMeta<Pod>) -> Option<ObjectRef<Guarded>> {
-    let cluster = pod.labels().get(hemicycle_crds::LABEL_MEETING_CLUSTER)?;
-    Some(ObjectRef::new(cluster).within(&pod.namespace()?))
 }
 
 async fn reconcile(guard: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
@@ -293,9 +271,7 @@ async fn apply(
     context.still_leading()?;
     let media_nodes = observed.media_nodes.keys().map(String::as_str);
     let standing = build::standing(workload, media_nodes);
-    let (namespace, name) = (&workload.namespace, &workload.name);
-    let owner = &workload.owner.uid;
-    let written = objects::apply(&context.client, namespace, name, owner, &standing).await?;
+    let written = objects::apply(context, workload, &standing).await?;
     steps::carry_out(context, workload, &authority, world, plan).await?;
     addresses::write(context, workload, observed).await?;
     Ok(written)

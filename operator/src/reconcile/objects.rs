@@ -1,7 +1,7 @@
 //! Writes the standing objects of a meeting cluster by server-side apply and removes those wanted
 //! no more. Decides nothing: what is not in the list does not stay, what is in it is made so.
 //! Invariant: an object that already is as wanted is not written; a deletion carries UID and
-//! resourceVersion of what was seen.
+//! resourceVersion of what was seen. What is due is read anew: no copy is believed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,8 +14,9 @@ use serde_json::Value;
 
 use super::{
     build::manifest::{Kind, Manifest},
+    context::{Context, Memory},
     error::ReconcileError,
-    workload::MANAGED_BY,
+    workload::{MANAGED_BY, Workload},
 };
 
 /// Field manager of the objects; status has one of its own.
@@ -34,37 +35,71 @@ pub(super) fn api(client: &Client, kind: Kind, namespace: &str) -> Api<DynamicOb
 }
 
 /// Makes the standing objects so and removes the others of the same labels and owner; returns the
-/// kinds of those that were written.
+/// kinds of those that were written. Kinds that are not due are taken for granted.
 ///
 /// # Errors
 /// The first call that fails; what was done before stays done.
 pub async fn apply(
-    client: &Client,
-    namespace: &str,
-    meeting_cluster: &str,
-    owner_uid: &str,
+    context: &Context,
+    workload: &Workload,
     wanted: &[Manifest],
 ) -> Result<BTreeSet<Kind>, ReconcileError> {
+    let tenant = workload.tenant();
     let mut written = BTreeSet::new();
-    let wants_route = wanted.iter().any(|manifest| manifest.kind == Kind::HttpRoute);
-    // The Gateway API may not be installed: its kind is touched only when it was asked for.
-    let kinds = Kind::PRUNED.into_iter().chain(wants_route.then_some(Kind::HttpRoute));
-    for kind in kinds {
-        let live = list(client, kind, namespace, meeting_cluster).await?;
-        for manifest in wanted.iter().filter(|manifest| manifest.kind == kind) {
-            if apply_one(client, namespace, manifest, live.get(&manifest.name)).await? {
-                written.insert(kind);
+    for kind in Kind::PRUNED {
+        let wanted: Vec<_> = wanted.iter().filter(|manifest| manifest.kind == kind).collect();
+        let wish = hash_of(&wanted.iter().map(|manifest| manifest.body.clone()).collect());
+        let look = |memory: &mut Memory| {
+            // Nobody watches a kind that may not be installed.
+            if kind == Kind::HttpRoute && !wanted.is_empty() {
+                memory.due.touch(kind);
             }
-        }
-        for (name, object) in &live {
-            let kept = wanted.iter().any(|wish| wish.kind == kind && wish.name == *name);
-            let ours = object.owner_references().iter().any(|owner| owner.uid == owner_uid);
-            if !kept && ours && object.metadata.deletion_timestamp.is_none() {
-                delete(client, kind, namespace, object).await?;
-            }
+            memory.due.look(kind, &wish, context.now())
+        };
+        let Some(look) = context.remember(&tenant, look) else { continue };
+        let wrote = apply_kind(&context.client, workload, kind, &wanted).await?;
+        context.remember(&tenant, |memory| memory.due.settle(kind, look, wrote));
+        if wrote {
+            written.insert(kind);
         }
     }
     Ok(written)
+}
+
+/// Makes the objects of one kind so, and says whether any had to be written.
+async fn apply_kind(
+    client: &Client,
+    workload: &Workload,
+    kind: Kind,
+    wanted: &[&Manifest],
+) -> Result<bool, ReconcileError> {
+    let namespace = &workload.namespace;
+    let live = match list(client, kind, namespace, &workload.name).await {
+        // The Gateway API may not be installed, and nothing of it is asked for.
+        Err(error) if wanted.is_empty() && kind == Kind::HttpRoute && is_absent(&error) => {
+            return Ok(false);
+        }
+        live => live?,
+    };
+    let mut written = false;
+    for manifest in wanted {
+        written |= apply_one(client, namespace, manifest, live.get(&manifest.name)).await?;
+    }
+    for (name, object) in &live {
+        let kept = wanted.iter().any(|wish| wish.name == *name);
+        let owners = object.owner_references();
+        let ours = owners.iter().any(|owner| owner.uid == workload.owner.uid);
+        if !kept && ours && object.metadata.deletion_timestamp.is_none() {
+            delete(client, kind, namespace, object).await?;
+        }
+    }
+    Ok(written)
+}
+
+/// The API server knows no such kind.
+fn is_absent(error: &ReconcileError) -> bool {
+    matches!(error, ReconcileError::Read { source: kube::Error::Api(status), .. }
+        if status.code == 404)
 }
 
 async fn list(

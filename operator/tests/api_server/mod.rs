@@ -32,6 +32,8 @@ struct State {
     version: u64,
     uids: u64,
     writes: Vec<String>,
+    /// Collections that were listed, in order.
+    lists: Vec<String>,
     cut: Option<(usize, Cut)>,
     dead: bool,
     /// A collection in which nothing may be created, as under a quota.
@@ -127,6 +129,11 @@ impl ApiServer {
         self.lock().writes.clone()
     }
 
+    /// How often a collection was listed.
+    pub(crate) fn lists(&self, collection: &str) -> usize {
+        self.lock().lists.iter().filter(|listed| *listed == collection).count()
+    }
+
     /// Puts an object as a user or another component would.
     pub(crate) fn put(&self, collection: &str, mut object: Value) {
         let mut state = self.lock();
@@ -182,6 +189,9 @@ impl ApiServer {
             return refuse(503, "ServiceUnavailable", "the process is cut off");
         }
         if !writes {
+            if asked.name.is_none() {
+                state.lists.push(asked.collection.clone());
+            }
             return state.read(asked);
         }
         // Events are told and forgotten: they are no part of what converges.

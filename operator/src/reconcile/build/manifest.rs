@@ -36,12 +36,13 @@ pub enum Kind {
 impl Kind {
     /// Kinds whose objects are listed by label and removed when they are wanted no more. Pods and
     /// MediaNodes are not among them: only the plan ends a media node.
-    pub const PRUNED: [Self; 5] = [
+    pub const PRUNED: [Self; 6] = [
         Self::Service,
         Self::NetworkPolicy,
         Self::PodDisruptionBudget,
         Self::Deployment,
         Self::Ingress,
+        Self::HttpRoute,
     ];
 
     /// Group, version, kind and plural.

@@ -75,6 +75,9 @@ struct Arguments {
     /// TLS on the public side.
     #[arg(long, env = "HEMICYCLE_CONNECTIONS_MAX", default_value = "8000")]
     connections_max: String,
+    /// Of these, how many one client address may hold, so that none takes all of them.
+    #[arg(long, env = "HEMICYCLE_CONNECTIONS_PER_ADDRESS_MAX", default_value = "4000")]
+    connections_per_address_max: String,
     /// Seconds without a byte from a client after which its WebSocket is closed.
     #[arg(long, env = "HEMICYCLE_IDLE_S", default_value = "60")]
     idle_s: String,
@@ -144,6 +147,8 @@ pub struct Config {
     pub connection_burst: u32,
     /// Connections, and WebSockets, held at once.
     pub connections_max: usize,
+    /// Of these, those of one address.
+    pub connections_per_address_max: usize,
     /// Longest silence of a client.
     pub idle: Duration,
     /// Longest write.
@@ -288,8 +293,7 @@ impl Config {
         let listen = given.listen.as_deref().unwrap_or(default);
         let server_name = given.placer_server_name.clone().filter(|name| !name.is_empty());
         let [anonymous_rate, anonymous_burst, connection_rate, connection_burst] = rates(given)?;
-        let connections =
-            count("HEMICYCLE_CONNECTIONS_MAX (--connections-max)", &given.connections_max)?;
+        let [connections, per_address] = connections(given)?;
         Ok(Self {
             listen: value("HEMICYCLE_LISTEN (--listen)", listen, "ip:port")?,
             public_tls_dir,
@@ -321,7 +325,8 @@ impl Config {
             anonymous_burst,
             connection_rate,
             connection_burst,
-            connections_max: usize::try_from(connections).unwrap_or(usize::MAX),
+            connections_max: connections,
+            connections_per_address_max: per_address,
             idle: seconds("HEMICYCLE_IDLE_S (--idle-s)", &given.idle_s)?,
             write: seconds("HEMICYCLE_WRITE_S (--write-s)", &given.write_s)?,
             stop_grace: seconds("HEMICYCLE_STOP_GRACE_S (--stop-grace-s)", &given.stop_grace_s)?,
@@ -352,6 +357,13 @@ fn rates(given: &Arguments) -> Result<[u32; 4], ConfigError> {
         count("HEMICYCLE_CONNECTION_RATE (--connection-rate)", &given.connection_rate)?,
         count("HEMICYCLE_CONNECTION_BURST (--connection-burst)", &given.connection_burst)?,
     ])
+}
+
+fn connections(given: &Arguments) -> Result<[usize; 2], ConfigError> {
+    let all = count("HEMICYCLE_CONNECTIONS_MAX (--connections-max)", &given.connections_max)?;
+    let field = "HEMICYCLE_CONNECTIONS_PER_ADDRESS_MAX (--connections-per-address-max)";
+    let per_address = count(field, &given.connections_per_address_max)?;
+    Ok([all, per_address].map(|number| usize::try_from(number).unwrap_or(usize::MAX)))
 }
 
 fn log_format(text: &str) -> Result<LogFormat, ConfigError> {

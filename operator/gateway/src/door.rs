@@ -24,6 +24,7 @@ use crate::limits::{AddressLimits, client_address};
 use crate::metrics::Metrics;
 use crate::page::{self, Page};
 use crate::pipe::Times;
+use crate::places::Places;
 use crate::reply::{self, Body};
 use crate::router::Router;
 
@@ -44,8 +45,8 @@ pub struct Door {
     /// Over what time they are.
     pub(crate) close_spread: std::time::Duration,
     pub(crate) pipes: TaskTracker,
-    /// Most of them.
-    pub(crate) pipes_max: usize,
+    /// Places for them, by the client's address.
+    pub(crate) websockets: Arc<Places>,
     pub(crate) bodies: Semaphore,
     origins: Origins,
     page: Option<Page>,
@@ -72,7 +73,7 @@ impl Door {
             closing: CancellationToken::new(),
             close_spread: config.stop_spread,
             pipes: TaskTracker::new(),
-            pipes_max: config.connections_max,
+            websockets: Places::new(config.connections_max, config.connections_per_address_max),
             bodies: Semaphore::new(BODIES_MAX),
             origins: Origins::new(config.allowed_origins.clone()),
             page: config.page_dir.clone().map(Page::new),

@@ -21,6 +21,7 @@ use crate::directory::MediaNode;
 use crate::door::{Caller, Door};
 use crate::pipe::{self, Stop};
 use crate::placer::RouteError;
+use crate::places::{NoPlace, Place};
 use crate::reply::{self, Body};
 use crate::router::Wanted;
 use crate::upstream::{ROOM_HEADER, forwarded};
@@ -71,11 +72,10 @@ impl Door {
             Ok(join) => join,
             Err(refusal) => return self.refuse_join(caller, refusal),
         };
-        if self.pipes.len() >= self.pipes_max {
-            self.metrics.joins.with_label_values(&["gateway_full"]).inc();
-            let text = "this gateway holds as many connections as it may, try again";
-            return reply::text(StatusCode::SERVICE_UNAVAILABLE, text);
-        }
+        let place = match self.websockets.take(caller.address) {
+            Ok(place) => place,
+            Err(none) => return self.no_place(none),
+        };
         let (mut parts, _) = request.into_parts();
         let client = parts.extensions.remove::<OnUpgrade>();
         let headers = forwarded(&parts.headers, caller.address);
@@ -93,9 +93,18 @@ impl Door {
             answer_within: UPGRADE_WITHIN,
         };
         match self.router.deliver(&wanted, onward).await {
-            Ok((response, media_node)) => self.take(client, response, media_node),
+            Ok((response, media_node)) => self.take(client, response, media_node, place),
             Err(error) => self.not_placed(&error),
         }
+    }
+
+    fn no_place(&self, none: NoPlace) -> Response<Body> {
+        let (status, outcome, who) = match none {
+            NoPlace::Full => (StatusCode::SERVICE_UNAVAILABLE, "gateway_full", "this gateway"),
+            NoPlace::AddressFull => (StatusCode::TOO_MANY_REQUESTS, "address_full", "your address"),
+        };
+        self.metrics.joins.with_label_values(&[outcome]).inc();
+        reply::text(status, format!("{who} holds as many connections as it may, try again"))
     }
 
     /// `/rtc/validate`: what a client asks when its WebSocket failed.
@@ -140,6 +149,7 @@ impl Door {
         client: Option<OnUpgrade>,
         mut response: Response<Incoming>,
         media_node: Arc<MediaNode>,
+        place: Place,
     ) -> Response<Body> {
         response.headers_mut().remove(ROOM_HEADER);
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -151,14 +161,21 @@ impl Door {
         self.metrics.joins.with_label_values(&["ok"]).inc();
         tracing::debug!(media_node = media_node.name, "a WebSocket was led to a media node");
         let upstream = hyper::upgrade::on(&mut response);
-        self.start_pipe(client, upstream, media_node);
+        self.start_pipe(client, upstream, media_node, place);
         response.map(|_| reply::body(""))
     }
 
-    fn start_pipe(&self, client: OnUpgrade, upstream: OnUpgrade, media_node: Arc<MediaNode>) {
+    fn start_pipe(
+        &self,
+        client: OnUpgrade,
+        upstream: OnUpgrade,
+        media_node: Arc<MediaNode>,
+        place: Place,
+    ) {
         let (times, metrics, closing) = (self.times, self.metrics.clone(), self.closing.clone());
         let turn = self.close_turn();
         self.pipes.spawn(async move {
+            let _place = place;
             let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
             metrics.websockets.inc();
             let stop = async {

@@ -1,7 +1,7 @@
 //! Listeners, connections, start and orderly stop.
 //!
-//! Decides who gets a connection at all. Invariants: connections and handshakes are bounded in
-//! number and time; after the order to stop every WebSocket is closed, and `run_until` returns,
+//! Decides who gets a connection at all. Invariants: connections are bounded in number, in all and
+//! for each address, WebSockets among them as long as they live; handshakes in time; after the order to stop every WebSocket is closed, and `run_until` returns,
 //! within grace, spread and a second or two.
 
 use std::net::SocketAddr;
@@ -14,7 +14,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -24,9 +23,11 @@ use crate::directory::Directory;
 use crate::door::Door;
 use crate::files::Files;
 use crate::follow::follow;
+use crate::held::Held;
 use crate::limits::AddressLimits;
 use crate::metrics::Metrics;
 use crate::placer::Placer;
+use crate::places::Places;
 use crate::router::Router;
 use crate::upstream::Upstream;
 
@@ -148,7 +149,10 @@ impl Gateway {
 }
 
 async fn accept(listener: TcpListener, door: Arc<Door>, config: Config, closed: CancellationToken) {
-    let places = Arc::new(Semaphore::new(config.connections_max));
+    // Behind proxies all connections come from a few addresses, which are not the clients'.
+    let direct = config.trusted_hops == 0;
+    let own = if direct { config.connections_per_address_max } else { config.connections_max };
+    let places = Places::beside(config.connections_max, own);
     let mut limits = AddressLimits::new(config.connection_rate, config.connection_burst);
     while let Some(accepted) = closed.run_until_cancelled(listener.accept()).await {
         let (stream, peer) = match accepted {
@@ -159,29 +163,32 @@ async fn accept(listener: TcpListener, door: Arc<Door>, config: Config, closed: 
                 continue;
             }
         };
-        // Behind proxies all connections come from a few addresses, which are not the clients'.
-        if config.trusted_hops == 0 && !limits.charge(peer.ip(), Instant::now()) {
+        if direct && !limits.charge(peer.ip(), Instant::now()) {
             door.metrics.connections_dropped.with_label_values(&["address_limit"]).inc();
             continue;
         }
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            door.metrics.connections_dropped.with_label_values(&["full"]).inc();
-            continue;
+        let place = match places.take(peer.ip()) {
+            Ok(place) => place,
+            Err(none) => {
+                door.metrics.connections_dropped.with_label_values(&[none.label()]).inc();
+                continue;
+            }
         };
+        if stream.set_nodelay(true).is_err() {
+            continue;
+        }
+        let stream = Held::new(stream, place, door.metrics.connections.clone());
         let (door, closed) = (Arc::clone(&door), closed.clone());
-        tokio::spawn(async move {
-            door.metrics.connections.inc();
-            greet(stream, peer, &door, closed).await;
-            door.metrics.connections.dec();
-            drop(place);
-        });
+        tokio::spawn(async move { greet(stream, peer, &door, closed).await });
     }
 }
 
-async fn greet(stream: TcpStream, peer: SocketAddr, door: &Arc<Door>, closed: CancellationToken) {
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
+async fn greet(
+    stream: Held<TcpStream>,
+    peer: SocketAddr,
+    door: &Arc<Door>,
+    closed: CancellationToken,
+) {
     let Some(public) = &door.files.public else {
         return serve(stream, peer, door, closed).await;
     };

@@ -6,7 +6,7 @@ use bed::client::{closed, echo, join, parse, refused_join};
 use bed::{FakeMediaNode, FakePlacer, LONG, Pki, alone, gateway, http, join_token, pair, until};
 use futures_util::SinkExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tonic::Status;
 
@@ -140,7 +140,7 @@ async fn a_media_node_that_dies_closes_its_sockets_and_is_reported_to_the_placer
 /// An address that answers no connection, as that of a machine without power: one whose queue of
 /// connections is full. It lasts as long as what is returned with it.
 async fn silent_address() -> (std::net::SocketAddr, impl Sized) {
-    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("binds");
     let listener = socket.listen(0).expect("listens");
     let address = listener.local_addr().expect("an address");
@@ -342,6 +342,60 @@ async fn websockets_and_connections_are_bounded() {
     for socket in &mut held {
         echo(socket, "held").await;
     }
+}
+
+/// A connection that stays open, if the gateway answers on it; none if it drops it without a word.
+async fn connection(to: std::net::SocketAddr) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(to).await.expect("connects");
+    let _ = stream.write_all(b"HEAD / HTTP/1.1\r\nhost: h\r\n\r\n").await;
+    let mut byte = [0];
+    let answer = tokio::time::timeout(LONG, stream.read(&mut byte)).await.expect("in time");
+    matches!(answer, Ok(1)).then_some(stream)
+}
+
+/// Harm if it fails: whoever holds WebSockets takes no places, and connections have no end.
+#[tokio::test]
+async fn a_websocket_keeps_the_place_of_its_connection_as_long_as_it_lives() {
+    let (_placer, _node, bed) = alone(&["--connections-max=3"]).await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(join(bed.public, "r").await.expect("joins"));
+    }
+    // One place more, so that who finds it full is told so.
+    let beside = connection(bed.public).await.expect("nobody could be told that it is full");
+    assert!(connection(bed.public).await.is_none(), "a connection beyond all places is held");
+    let line = r#"hemicycle_gateway_connections_dropped_total{reason="full"}"#;
+    assert_eq!(bed.metric(line).await, 1.0);
+    assert_eq!(bed.metric("hemicycle_gateway_connections").await, 4.0);
+    drop((beside, held.pop()));
+    until("its place is free", async || bed.metric("hemicycle_gateway_connections").await == 2.0)
+        .await;
+    join(bed.public, "r").await.expect("joins in the free place");
+}
+
+/// Harm if it fails: one address holds all places, and nobody else comes in.
+#[tokio::test]
+async fn one_address_cannot_hold_all_places() {
+    let (_placer, _node, bed) = alone(&["--connections-per-address-max=2"]).await;
+    let first = join(bed.public, "r").await.expect("joins");
+    let mut second = join(bed.public, "r").await.expect("joins");
+    let (status, text) = refused_join(bed.public, "r").await;
+    assert_eq!(status, 429);
+    assert!(text.contains("your address"), "{text}");
+    assert_eq!(bed.metric(r#"hemicycle_gateway_joins_total{outcome="address_full"}"#).await, 1.0);
+    let beside = connection(bed.public).await.expect("nobody could be told why");
+    assert!(connection(bed.public).await.is_none(), "one beyond the address's places is held");
+    let line = r#"hemicycle_gateway_connections_dropped_total{reason="address_full"}"#;
+    assert_eq!(bed.metric(line).await, 1.0);
+
+    let other = TcpSocket::new_v4().expect("a socket");
+    other.bind("127.0.0.2:0".parse().expect("an address")).expect("binds");
+    let other = other.connect(bed.public).await.expect("connects");
+    let url = format!("ws://{}/rtc?access_token={}&protocol=16", bed.public, join_token("r"));
+    tokio_tungstenite::client_async(url, other).await.expect("another address comes in");
+    echo(&mut second, "goes on").await;
+    drop((first, beside));
+    until("its place is free", async || join(bed.public, "r").await.is_ok()).await;
 }
 
 #[tokio::test]

@@ -171,6 +171,11 @@ fn families(node: &Node) -> Vec<MetricFamily> {
         ("transports_sha1", "connections with SHA1", get_count(&node.counters.transports_sha1)),
         ("twirp_calls", "RoomService calls", get_count(&node.counters.twirp_calls)),
         ("tcp_refused", "media TCP connections refused", get_count(&node.counters.tcp_refused)),
+        (
+            "connections_refused",
+            "connections dropped because all, or their address, had no place left",
+            get_count(&node.counters.connections_refused),
+        ),
     ];
     for (name, help, value) in counters {
         families.push(family(name, help, MetricType::COUNTER, "", [("", value)].into_iter()));

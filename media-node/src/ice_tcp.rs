@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -21,10 +20,13 @@ use tokio::time::timeout;
 
 use self::framing::{framed, local_ufrag, read_frame};
 use crate::node::{Node, count};
+use crate::places::Places;
 use crate::shard::{ShardCommand, ShardHandle, TCP_FRAMES_MAX, TCP_FRAMES_WAITING_MAX};
 
 /// Connections at once; a participant has one or two.
 const CONNECTIONS_MAX: usize = 4_096;
+/// Of these, those of one address, so that none takes all.
+const CONNECTIONS_PER_ADDRESS_MAX: usize = CONNECTIONS_MAX / 2;
 /// Ufrags remembered: two connections of each participant, several times as many as fit a node.
 const UFRAGS_MAX: usize = 65_536;
 /// A first frame is a STUN binding request; 1,500 bytes hold any.
@@ -38,21 +40,20 @@ const WRITE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Accepts for ever.
 pub async fn serve(listener: TcpListener, advertised: SocketAddr, node: Arc<Node>) {
-    let open = Arc::new(AtomicUsize::new(0));
+    let places = Places::new(CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX);
     loop {
         let Ok((stream, source)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        if open.load(Ordering::Relaxed) >= CONNECTIONS_MAX {
+        let Some(place) = places.take(source.ip()) else {
             count(&node.counters.tcp_refused);
             continue;
-        }
-        open.fetch_add(1, Ordering::Relaxed);
-        let (open, node) = (Arc::clone(&open), Arc::clone(&node));
+        };
+        let node = Arc::clone(&node);
         tokio::spawn(async move {
             carry(stream, source, advertised, &node).await;
-            open.fetch_sub(1, Ordering::Relaxed);
+            drop(place);
         });
     }
 }

@@ -26,6 +26,7 @@ pub mod listen;
 pub mod logging;
 pub mod net;
 pub mod node;
+pub mod places;
 pub mod rooms;
 pub mod serve;
 pub mod shard;

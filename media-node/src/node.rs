@@ -53,6 +53,7 @@ pub struct Counters {
     pub transports_sha1: AtomicU64,
     pub twirp_calls: AtomicU64,
     pub tcp_refused: AtomicU64,
+    pub connections_refused: AtomicU64,
 }
 
 /// How often lost events are looked for.

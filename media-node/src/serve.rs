@@ -138,11 +138,12 @@ impl Started {
         self.tasks.spawn(Arc::clone(&node).follow(told));
         self.tasks.spawn(Arc::clone(&node).make_good_lost_events());
         let router = signalling::router(Arc::clone(&node));
-        self.tasks.spawn(listen::serve(signal, gateway, router));
-        self.tasks.spawn(listen::serve(admin, None, admin::router(Arc::clone(&node))));
+        self.tasks.spawn(listen::serve(signal, gateway, router, Arc::clone(&node)));
+        let router = admin::router(Arc::clone(&node));
+        self.tasks.spawn(listen::serve(admin, None, router, Arc::clone(&node)));
         if let Some(control) = control {
             let router = control::router(Arc::clone(&node));
-            self.tasks.spawn(listen::serve(control, operator, router));
+            self.tasks.spawn(listen::serve(control, operator, router, Arc::clone(&node)));
         }
         for (listener, advertised) in tcp {
             self.tasks.spawn(ice_tcp::serve(listener, advertised, Arc::clone(&node)));

@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use x509_parser::extensions::GeneralName;
@@ -100,11 +100,10 @@ impl Tls {
     }
 
     /// Shakes hands and checks who is there.
-    pub async fn accept(
-        &self,
-        stream: TcpStream,
-        role: &Role,
-    ) -> Result<TlsStream<TcpStream>, TlsError> {
+    pub async fn accept<S>(&self, stream: S, role: &Role) -> Result<TlsStream<S>, TlsError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let acceptor = TlsAcceptor::from(self.current.load_full());
         let stream = acceptor.accept(stream).await?;
         let certificates = stream.get_ref().1.peer_certificates();

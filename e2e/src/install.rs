@@ -182,7 +182,8 @@ pub fn namespace(bed: &Bed, namespace: &str) -> Result<()> {
     apply_text(bed, "namespace", &text).map(|_| ())
 }
 
-/// Removes every meeting cluster of `namespace` and waits until none of its pods is left.
+/// Removes every meeting cluster of `namespace` and waits until none of its media pods is left,
+/// which hold ports of their Kubernetes nodes. Gateways take their time to send people elsewhere.
 ///
 /// Before the namespace goes, because Kubernetes' namespace controller looks twice, five seconds
 /// apart, and then again after half of the longest grace period of the pods that it still saw: a
@@ -194,8 +195,8 @@ pub fn remove_meeting_clusters(bed: &Bed, namespace: &str, seconds: u64) -> Resu
     let timeout = format!("--timeout={seconds}s");
     kubectl(bed, &["-n", namespace, "delete", "meetingclusters", "--all", &timeout])?;
     let ours =
-        ["get", "pods", "-n", namespace, "-l", "hemicycle.dev/meeting-cluster", "-o", "name"];
-    Wait::new(&format!("the end of every media and gateway pod in {namespace}"), seconds)
+        ["get", "pods", "-n", namespace, "-l", "hemicycle.dev/component=media-node", "-o", "name"];
+    Wait::new(&format!("the end of every media pod in {namespace}"), seconds)
         .until(|| kubectl(bed, &ours).is_ok_and(|said| said.trim().is_empty()))
 }
 

@@ -2,8 +2,8 @@
 //! the cluster's own account when something did not happen.
 //!
 //! Runs inside the bed, with the product installed. Decides nothing about what must be true.
-//! Invariant: the namespace goes afterwards, whether the story ended well or not, and every pod of
-//! the product is gone before the next story.
+//! Invariant: the namespace goes afterwards, whether the story ended well or not, and every media
+//! pod is gone before the next story.
 
 mod gathering;
 mod meeting_cluster;

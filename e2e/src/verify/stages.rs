@@ -12,7 +12,7 @@ use super::{Act, Count, Lane, Log, Stage, Tools};
 use super::{alone, fuzz, stories};
 use crate::bed::Bed;
 use crate::cast::{self, Meeting, Program};
-use crate::{cache, demo, page as meeting_page};
+use crate::{cache, demo, page as meeting_page, story};
 
 /// Version of the licence checker, pinned because its rules change with it.
 const DENY_VERSION: &str = "0.20.2";
@@ -190,7 +190,10 @@ fn killed(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
 
 fn admit(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     let programs = bed_tests(log, "admit_")?;
-    run_all(surroundings.bed(log)?, log, &programs)
+    let bed = surroundings.bed(log)?;
+    let count = run_all(bed, log, &programs)?;
+    story::nothing_left(bed)?;
+    Ok(count)
 }
 
 /// On a bed of its own with one real Kubernetes node; the other thousand are objects.

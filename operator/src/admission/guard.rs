@@ -48,6 +48,10 @@ const TOLD_SECONDS: i64 = 60;
 /// Events of a watch that are answered by one look.
 const EVENTS_AT_ONCE: usize = 64;
 
+/// How often the fields of what was put back are given up: beside it the API server writes a
+/// policy's status, once when it has checked its types.
+const DISOWN_TRIES: usize = 5;
+
 /// Field manager of policies and bindings.
 const FIELD_MANAGER: &str = "hemicycle-operator/admission";
 /// Annotation on what was put back, with the time.
@@ -404,15 +408,30 @@ fn write_error(act: &'static str, wanted: &Wanted) -> impl FnOnce(kube::Error) -
 /// Leaves us the owner of nothing but our annotation: the chart's next version, which helm applies
 /// server-side, would otherwise meet a conflict in every field that was put back.
 async fn disown(api: &Api<DynamicObject>, mut object: DynamicObject) {
+    let name = object.name_any();
+    for tries_left in (0..DISOWN_TRIES).rev() {
+        own_annotation_alone(&mut object);
+        let written = api.replace(&name, &params(false), &object).await;
+        let raced = tries_left > 0 && written.as_ref().is_err_and(is_conflict);
+        // As it is by now, whoever wrote it: nothing but its owners is changed.
+        let now = if raced { api.get(&name).await.map(Some) } else { written.map(|_| None) };
+        match now {
+            Ok(Some(now)) => object = now,
+            Ok(None) => return,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, name, "helm may meet a conflict: its fields stay ours");
+                return;
+            }
+        }
+    }
+}
+
+fn own_annotation_alone(object: &mut DynamicObject) {
     let of_us = |manager: &Option<String>| manager.as_deref() == Some(FIELD_MANAGER);
     let annotation = json!({"f:metadata": {"f:annotations": {format!("f:{PUT_BACK}"): {}}}});
     for entry in object.managed_fields_mut().iter_mut().filter(|entry| of_us(&entry.manager)) {
         entry.fields_v1 = Some(FieldsV1(annotation.clone()));
-    }
-    let name = object.name_any();
-    if let Err(error) = api.replace(&name, &params(false), &object).await {
-        let error = &error as &dyn std::error::Error;
-        tracing::warn!(error, name, "helm may meet a conflict: its fields stay the operator's");
     }
 }
 

@@ -50,6 +50,19 @@ fn secrets_are_never_listed_and_no_right_leads_to_more() {
     }
 }
 
+/// Harm if it fails: whoever takes the operator over reads and writes what it never needed.
+#[test]
+fn kinds_that_the_operator_does_not_touch_are_not_granted() {
+    for role in of_kind("ClusterRole") {
+        for rule in role["rules"].as_array().expect("rules") {
+            for resource in words(rule, "resources") {
+                let foreign = ["configmaps", "serviceaccounts", "endpoints", "daemonsets"];
+                assert!(!foreign.contains(&resource.as_str()), "{rule}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_operators_pods_are_restricted() {
     for deployment in of_kind("Deployment") {

@@ -79,6 +79,7 @@ fn verb_of(method: &Method, path: &str, query: Option<&str>) -> &'static str {
     let watch = query.is_some_and(|query| query.split('&').any(|part| part == "watch=true"));
     match *method {
         Method::GET if watch => "watch",
+        Method::GET if names_collection(path) => "list",
         Method::GET => "get",
         Method::POST if path.ends_with("/eviction") => "evict",
         Method::POST => "create",
@@ -87,6 +88,19 @@ fn verb_of(method: &Method, path: &str, query: Option<&str>) -> &'static str {
         Method::DELETE => "delete",
         _ => "other",
     }
+}
+
+/// Whether a path ends with a kind: `/api/VERSION/…` or `/apis/GROUP/VERSION/…`, then, in a
+/// namespace, `namespaces/NAMESPACE`, then the kind, and for one object its name.
+fn names_collection(path: &str) -> bool {
+    let mut parts = path.trim_matches('/').split('/');
+    let group = match parts.next() {
+        Some("api") => parts.next(),
+        Some("apis") => parts.next().and(parts.next()),
+        _ => None,
+    };
+    let rest: Vec<&str> = parts.collect();
+    group.is_some() && matches!(rest[..], [_] | ["namespaces", _, _])
 }
 
 /// A client for `config`, counted.
@@ -110,7 +124,17 @@ mod tests {
     fn verbs_are_kubernetes_words() {
         let path = "/api/v1/pods";
         assert_eq!(verb_of(&Method::GET, path, Some("watch=true&resourceVersion=0")), "watch");
-        assert_eq!(verb_of(&Method::GET, path, Some("limit=500")), "get");
+        assert_eq!(verb_of(&Method::GET, path, Some("limit=500")), "list");
+        for (path, verb) in [
+            ("/api/v1/namespaces/ministry/secrets/keys", "get"),
+            ("/api/v1/namespaces/ministry", "get"),
+            ("/api/v1/nodes/n1", "get"),
+            ("/apis/apps/v1/namespaces/ministry/deployments", "list"),
+            ("/apis/hemicycle.dev/v1alpha1/meetingclusters", "list"),
+            ("/version", "get"),
+        ] {
+            assert_eq!(verb_of(&Method::GET, path, None), verb, "{path}");
+        }
         assert_eq!(verb_of(&Method::PATCH, path, None), "patch");
         assert_eq!(verb_of(&Method::POST, "/api/v1/namespaces/a/pods/b/eviction", None), "evict");
     }

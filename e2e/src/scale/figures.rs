@@ -26,7 +26,7 @@ const ADMIN_PORT: u16 = 8082;
 #[derive(Clone, Debug)]
 pub(super) struct Reading {
     at: Instant,
-    /// By verb, as the operator's replicas count them; `get` holds lists too.
+    /// By verb, as the operator's replicas count them.
     own: BTreeMap<String, f64>,
     /// By verb, as the API server counts them.
     server: BTreeMap<String, f64>,

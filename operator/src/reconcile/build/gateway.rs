@@ -149,6 +149,10 @@ fn environment(workload: &Workload) -> Vec<Value> {
         value("HEMICYCLE_PLACER_ADDRESS", workload.placer_address.clone()),
         value("HEMICYCLE_PLACER_SERVER_NAME", placer),
     ];
+    if workload.route != Route::None {
+        // What stands before us names the address that it saw; all would share its own otherwise.
+        all.push(value("HEMICYCLE_TRUSTED_HOPS", "1".to_owned()));
+    }
     let more = &workload.gateway.environment;
     all.extend(more.iter().map(|(name, text)| value(name, text.clone())));
     all

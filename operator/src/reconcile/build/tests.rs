@@ -241,6 +241,18 @@ fn pod_environment(manifest: &Manifest) -> String {
     manifest.body["spec"]["containers"][0]["env"].to_string()
 }
 
+/// Harm if it fails: behind an Ingress all people share one address, and its limits.
+#[test]
+fn gateways_know_people_by_the_address_that_the_proxy_before_them_saw() {
+    for workload in workloads() {
+        let deployment = super::gateway::deployment(&workload);
+        let container = &deployment.body["spec"]["template"]["spec"]["containers"][0];
+        let environment = container["env"].to_string();
+        let behind_proxy = workload.route != Route::None;
+        assert_eq!(environment.contains("HEMICYCLE_TRUSTED_HOPS"), behind_proxy, "{environment}");
+    }
+}
+
 #[test]
 fn every_standing_object_is_of_its_type_owned_and_labelled() {
     for workload in workloads() {

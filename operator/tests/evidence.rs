@@ -6,7 +6,13 @@
 mod api_server;
 mod provider_api;
 
-use std::{cell::Cell, collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use api_server::ApiServer;
 use hemicycle_crds::QualificationScope;
@@ -41,6 +47,8 @@ use tokio::{
 const LABEL: &str = "gold.scope.node-restriction.kubernetes.io/qualified";
 const SECRETS: &str = "api/v1/namespaces/hemicycle-system/secrets";
 const MACHINE: &str = "aws:///eu-west-2a/i-0a1b2c3d";
+/// Any port of this machine.
+const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const START_MS: i64 = 1_795_424_400_000;
 /// Far more than any condition takes.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -212,7 +220,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 
 /// A scope `gold` with an API that knows the machine of Kubernetes node `n1`.
 async fn gold() -> (Cluster, Recorded) {
-    let (mut cluster, api) = (Cluster::start(), Recorded::start().await);
+    let (mut cluster, api) = (Cluster::start(), Recorded::start(LOCAL).await);
     api.put("i-0a1b2c3d", ACCOUNT, "eu-west-2a");
     cluster.secret("gold", SECRET_KEY, &api.authority);
     cluster.scope("gold", &api.url);
@@ -287,7 +295,7 @@ async fn an_answer_outlives_the_api_for_a_quarter_of_an_hour() {
 
 #[tokio::test]
 async fn a_wrong_secret_is_refused_and_counted_until_it_is_right() {
-    let (mut cluster, api) = (Cluster::start(), Recorded::start().await);
+    let (mut cluster, api) = (Cluster::start(), Recorded::start(LOCAL).await);
     api.put("i-0a1b2c3d", ACCOUNT, "eu-west-2a");
     cluster.scope("gold", &api.url);
     cluster.node("n1", "gold", MACHINE);
@@ -304,7 +312,7 @@ async fn a_wrong_secret_is_refused_and_counted_until_it_is_right() {
 #[tokio::test]
 async fn no_authority_is_trusted_but_the_one_in_the_secret() {
     let (cluster, api) = gold().await;
-    let other = Recorded::start().await;
+    let other = Recorded::start(LOCAL).await;
     cluster.secret("gold", SECRET_KEY, &other.authority);
     until("unreachable", || cluster.calls("gold", "unreachable") > 0).await;
     assert!(api.asked().is_empty());
@@ -314,7 +322,7 @@ async fn no_authority_is_trusted_but_the_one_in_the_secret() {
 async fn an_api_that_hangs_keeps_no_other_from_being_asked() {
     let (mut cluster, api) = gold().await;
     api.feel(Mood::Hang);
-    let other = Recorded::start().await;
+    let other = Recorded::start(LOCAL).await;
     other.put("i-0b0b0b0b", ACCOUNT, "eu-west-2b");
     cluster.secret("silver", SECRET_KEY, &other.authority);
     cluster.scope("silver", &other.url);
@@ -325,7 +333,7 @@ async fn an_api_that_hangs_keeps_no_other_from_being_asked() {
 
 #[tokio::test]
 async fn many_machines_are_asked_about_in_few_calls() {
-    let (mut cluster, api) = (Cluster::start(), Recorded::start().await);
+    let (mut cluster, api) = (Cluster::start(), Recorded::start(LOCAL).await);
     for number in 0..45 {
         let id = format!("i-{number:08x}");
         api.put(&id, ACCOUNT, "eu-west-2a");
@@ -363,7 +371,7 @@ async fn a_new_machine_behind_a_name_is_asked_about_at_once() {
 
 #[tokio::test]
 async fn an_answer_that_is_not_whole_is_an_error_and_shows_no_secret() {
-    let api = Recorded::start().await;
+    let api = Recorded::start(LOCAL).await;
     let spec = serde_json::from_value(json!({"kind": "Outscale", "url": api.url,
         "region": "eu-west-2", "secretName": "s"}));
     let credentials = |secret_key: &str| Credentials {

@@ -117,6 +117,12 @@ impl<'a> Scope<'a> {
         self.story.patch(&self.object(), &json!({"spec": {"attestation": {"expiresAt": when}}}))
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Kind and name, as kubectl takes them.
     #[must_use]
     pub fn object(&self) -> String {

@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -69,11 +69,11 @@ pub(crate) struct Recorded {
 }
 
 impl Recorded {
-    /// Starts one, on a port of its own.
-    pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
-        let port = listener.local_addr().expect("bound").port();
-        let (tls, authority) = certificate();
+    /// Starts one on `address`, whose port may be 0: any.
+    pub(crate) async fn start(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let (tls, authority) = certificate(address.ip());
         let shared = Shared(Arc::new(Mutex::new(Said {
             mood: Mood::Answer,
             machines: BTreeMap::new(),
@@ -93,7 +93,7 @@ impl Recorded {
                 });
             }
         });
-        Self { shared, url: format!("https://127.0.0.1:{port}/api/v1"), authority, serving }
+        Self { shared, url: format!("https://{address}/api/v1"), authority, serving }
     }
 
     fn lock(&self) -> MutexGuard<'_, Said> {
@@ -127,12 +127,12 @@ impl Drop for Recorded {
     }
 }
 
-fn certificate() -> (TlsAcceptor, String) {
+fn certificate(address: IpAddr) -> (TlsAcceptor, String) {
     let mut ca = CertificateParams::new(vec![]).expect("parameters");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().expect("a key")).expect("signed");
     let key = KeyPair::generate().expect("a key");
-    let leaf = CertificateParams::new(vec!["127.0.0.1".into()]).expect("parameters");
+    let leaf = CertificateParams::new(vec![address.to_string()]).expect("parameters");
     let leaf = leaf.signed_by(&key, &ca).expect("signed");
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

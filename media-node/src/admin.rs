@@ -87,6 +87,9 @@ const SHARD_COUNTERS: ShardTable = &[
     }),
     ("unknown_ufrag_packets", "STUN for nobody here", |r| r.core.drops.unknown_ufrag as f64),
     ("malformed_packets", "neither STUN, DTLS, RTP nor RTCP", |r| r.core.drops.malformed as f64),
+    ("downlink_dropped_packets", "packets for a receiver of whom too many wait", |r| {
+        r.core.drops.downlink_full as f64
+    }),
     ("red_malformed", "audio packets that claimed redundancy and were not", |r| {
         r.core.drops.red_malformed as f64
     }),

@@ -25,7 +25,7 @@ use libfuzzer_sys::fuzz_target;
 type Target = fn(&[u8]);
 
 /// Names and functions. A new parser gets a line here and seeds in [`seeds`].
-const TARGETS: [(&str, Target); 15] = [
+const TARGETS: [(&str, Target); 16] = [
     ("token", contract::token),
     ("frame", contract::frame),
     ("twirp", contract::twirp),
@@ -36,6 +36,7 @@ const TARGETS: [(&str, Target); 15] = [
     ("payload", media::payload),
     ("red", media::red),
     ("numbers", media::numbers),
+    ("rtcp", media::rtcp),
     ("shard", shard::shard),
     ("call", call::call),
     ("envelope", proof::envelope),

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use media_core::egress::rtcp::{self, Compound, Feedback, Report};
 use media_core::forward::audio::AudioForwarder;
 use media_core::forward::h264;
 use media_core::forward::red::{BLOCKS_MAX, RedPacket};
@@ -38,6 +39,35 @@ pub fn payload(data: &[u8]) {
     assert_eq!(again.tl0_index, read.tl0_index.map(|_| 7));
     assert_eq!(again.key_index, read.key_index.map(|_| 9));
     assert_eq!(changed[read.length..], data[read.length..], "the codec's bytes changed");
+}
+
+/// One compound packet: what is told is bounded by its length. Then the same bytes as names of
+/// sources that we report on.
+pub fn rtcp(data: &[u8]) {
+    let (mut told, mut missing) = (0, 0);
+    let _ = rtcp::read(data, |feedback| {
+        told += 1;
+        match feedback {
+            Feedback::Received(block) => {
+                let _ = block.round_trip(block.ssrc);
+            }
+            Feedback::Missing(one) => missing += one.sequences().count(),
+            Feedback::Keyframe { .. } => {}
+            Feedback::Transport { contents } => assert!(contents.len() < data.len()),
+        }
+    });
+    assert!(told * 8 <= data.len() && missing * 4 <= data.len() * 17, "more than was told");
+    let mut compound = Compound::default();
+    for (ssrc, name) in (1..).zip(data.split(|byte| *byte == b',')) {
+        if compound.is_full() {
+            break;
+        }
+        let report = Report { ssrc, ntp: 1 << 40, timestamp: 2, packets: 3, octets: 4 };
+        compound.push(&report, &String::from_utf8_lossy(name));
+    }
+    let empty = compound.is_empty();
+    let bytes = compound.finish(0);
+    assert!(empty || rtcp::read(&bytes, |_| panic!("we report on nobody")).is_ok());
 }
 
 /// Packets, wishes, restarts and time for one video and one audio downlink: outgoing sequence

@@ -177,14 +177,37 @@ fn media() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         let twice = [0xef, ticks * 2, more, 1, 0xef, ticks, more, 1, 111, 7, 8, 9];
         append(&mut lossy, 20, &[&head[..], &twice].concat());
     }
-    vec![
+    let mut told =
+        vec![("rtcp", "feedback", rtcp()), ("rtcp", "cut", rtcp().into_iter().take(39).collect())];
+    told.extend([
         ("red", "lossy", lossy),
         ("payload", "vp8", vp8.to_vec()),
         ("payload", "stap-a", stap.to_vec()),
         ("payload", "fu-a", vec![0x7c, 0x85, 1]),
         ("payload", "red", red.to_vec()),
         ("numbers", "wrap", run),
+    ]);
+    told
+}
+
+/// Everything that a receiver tells: a report, what is missing, both requests for a keyframe, when
+/// packets arrived, and a goodbye.
+fn rtcp() -> Vec<u8> {
+    let of = |first: u8, kind: u8, words: &[u32]| {
+        let mut packet = vec![first, kind];
+        packet.extend_from_slice(&(words.len() as u16).to_be_bytes());
+        packet.extend(words.iter().flat_map(|word| word.to_be_bytes()));
+        packet
+    };
+    [
+        of(0x81, 201, &[1, 9, 0x0100_0002, 77, 5, 0xabcd_0000, 0x8000]),
+        of(0x81, 205, &[1, 9, 0xfffe_8001, 0x0007_0000]),
+        of(0x81, 206, &[1, 9]),
+        of(0x84, 206, &[1, 0, 9, 0x0300_0000]),
+        of(0x8f, 205, &[1, 9, 0x0010_0003, 0x0000_0500, 0x2003_0408, 0x0c00_0000]),
+        of(0xa1, 203, &[1, 0x0000_0004]),
     ]
+    .concat()
 }
 
 fn shell() -> Vec<(&'static str, &'static str, Vec<u8>)> {

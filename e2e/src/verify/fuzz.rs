@@ -13,7 +13,7 @@ use super::surroundings::{Surroundings, cargo};
 use super::{Count, Log};
 use crate::cache;
 
-/// Seconds for each target: fifteen of them stay within three minutes.
+/// Seconds for each target: sixteen of them stay within three minutes.
 const SECONDS: u32 = 10;
 /// Longest input in bytes: seeds are a third of it, and longer ones are slower than they are worth.
 const INPUT_BYTES_MAX: u32 = 12_288;

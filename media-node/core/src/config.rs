@@ -10,6 +10,7 @@ use livekit_contract::grants::Claims;
 use str0m::config::DtlsCert;
 
 use crate::io::Transport;
+use crate::suite::Holder;
 
 /// The version that SDKs gate features on (livekit-client refuses none and wants > 1.8.2).
 pub const SERVER_VERSION: &str = "1.9.11";
@@ -42,7 +43,7 @@ pub struct Certificate(pub(crate) DtlsCert);
 impl Certificate {
     /// A fresh self-signed certificate. One per process: its key never leaves memory.
     pub fn generate() -> Option<Self> {
-        crate::suite::provider().dtls_provider.generate_certificate().map(Self)
+        crate::suite::provider(Holder::Library).dtls_provider.generate_certificate().map(Self)
     }
 }
 
@@ -54,8 +55,8 @@ pub struct RtxCache {
 }
 
 impl Default for RtxCache {
-    /// 512 packets or 1 s: 408 B each, so about 0.2 MiB per video stream at most, and longer than
-    /// any round trip over which a retransmission is still in time.
+    /// 512 packets or 1 s: 64 B each, so 32 KiB per video stream at most beside the payloads, which
+    /// all receivers share, and longer than any round trip over which a repair is still in time.
     fn default() -> Self {
         Self { packets: 512, age: Duration::from_secs(1) }
     }

@@ -1,20 +1,19 @@
 //! One track on its way to one participant, in one media section: its numbers and its layer.
 //!
-//! Puts the rewriters of `forward` and the library's streams together. Does not choose layers.
+//! Puts the rewriters of `forward` to work for the egress. Does not choose layers.
 //! Invariant: that of the rewriters, also across the tracks that use the section one after
 //! another.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use str0m::Rtc;
-use str0m::media::{Mid, Pt};
-use str0m::rtp::{ExtensionValues, RtpPacket, RtpWrite, SeqNo, Ssrc, Vp8Descriptor};
+use str0m::media::Pt;
+use str0m::rtp::RtpPacket;
 
+use crate::egress::stream::Packet;
 use crate::forward::audio::AudioForwarder;
 use crate::forward::rtp_munger::{Numbers, SourceStamp};
 use crate::forward::video::{PacketView, VideoForwarder};
-use crate::forward::vp8::Rewrite;
 use crate::layers::Layer;
 use crate::track::{Kind, Redundancy};
 
@@ -33,7 +32,6 @@ pub(crate) struct Arrival<'a> {
     pub(crate) wallclock: Instant,
     /// Nothing for audio.
     pub(crate) view: Option<PacketView>,
-    pub(crate) vp8: Option<Vp8Descriptor>,
     /// What the payload repeats, when it is RED.
     pub(crate) red: Option<Redundancy<'a>>,
 }
@@ -56,8 +54,6 @@ pub(crate) struct Downlink {
     forwarder: Forwarder,
     /// The publisher's payload types, and how they go out.
     formats: Vec<(Pt, Option<Format>)>,
-    /// Under which the library finds the section's stream without looking through all of them.
-    ssrc: Option<Ssrc>,
     /// Audio only: the client shows nothing of it.
     pub(crate) disabled: bool,
     /// The client was told that it is paused for want of bandwidth.
@@ -73,7 +69,7 @@ impl Downlink {
             }
         };
         let formats = Vec::new();
-        Self { forwarder, formats, ssrc: None, disabled: false, paused: false }
+        Self { forwarder, formats, disabled: false, paused: false }
     }
 
     /// A track begins to use the section, or ceases to.
@@ -142,23 +138,8 @@ impl Downlink {
         ours
     }
 
-    /// Queues a packet on the section's stream; false when it has none.
-    pub(crate) fn write(&mut self, rtc: &mut Rtc, mid: Mid, packet: RtpWrite) -> bool {
-        let mut api = rtc.direct_api();
-        if let Some(stream) = self.ssrc.and_then(|ssrc| api.stream_tx(&ssrc)) {
-            stream.write_rtp(packet);
-            return true;
-        }
-        // A stream that went away comes back, if at all, under another number.
-        let stream = api.stream_tx_by_mid(mid, None);
-        self.ssrc = stream.as_ref().map(|stream| stream.ssrc());
-        let Some(stream) = stream else { return false };
-        stream.write_rtp(packet);
-        true
-    }
-
     /// What a RED packet repeats and this receiver, which takes its primary block alone, lacks.
-    pub(crate) fn recover(&mut self, arrival: &Arrival<'_>, ours: Format) -> Vec<RtpWrite> {
+    pub(crate) fn recover(&mut self, arrival: &Arrival<'_>, ours: Format) -> Vec<Packet> {
         let Forwarder::Audio(audio) = &mut self.forwarder else {
             return Vec::new();
         };
@@ -168,15 +149,13 @@ impl Downlink {
         let recovered = red.packet.redundant().filter_map(|block| {
             let stamp = arrival.stamp.before(block.packets_before, u32::from(block.ticks_before));
             let numbers = audio.recover(&stamp)?;
-            let sequence = SeqNo::from(numbers.sequence);
-            let payload: Arc<[u8]> = Arc::from(block.contents);
-            Some(RtpWrite::new(ours.pt, sequence, numbers.timestamp, arrival.wallclock, payload))
+            Some(packet(ours, numbers, Arc::from(block.contents)))
         });
         recovered.collect()
     }
 
     /// What goes out for a packet that came in, if anything does.
-    pub(crate) fn take(&mut self, arrival: &Arrival<'_>, ours: Format) -> Option<RtpWrite> {
+    pub(crate) fn take(&mut self, arrival: &Arrival<'_>, ours: Format) -> Option<Packet> {
         match (&mut self.forwarder, &arrival.view) {
             (Forwarder::Audio(audio), None) => {
                 if self.disabled || arrival.packet.payload.is_empty() {
@@ -184,49 +163,38 @@ impl Downlink {
                     return None;
                 }
                 let numbers = audio.forward(&arrival.stamp).ok()?;
-                Some(write(arrival, ours, numbers))
+                Some(sent(arrival, ours, numbers))
             }
             (Forwarder::Video(video), Some(view)) => {
                 let forward = video.on_packet(view)?;
-                let mut out = write(arrival, ours, forward.numbers).nackable(true);
-                if let (Some(rewrite), Some(descriptor)) = (forward.vp8, &arrival.vp8)
-                    && let Some(patch) = patch(descriptor, rewrite)
-                {
-                    out = out.vp8_patch(patch);
-                }
-                Some(out)
+                let orientation = arrival.packet.header.ext_vals.video_orientation;
+                Some(Packet {
+                    orientation: orientation.map(|turned| turned as u8),
+                    rewrite: forward.vp8,
+                    ..sent(arrival, ours, forward.numbers)
+                })
             }
             _ => None,
         }
     }
 }
 
-fn write(arrival: &Arrival<'_>, ours: Format, numbers: Numbers) -> RtpWrite {
-    let header = &arrival.packet.header;
-    let values = ExtensionValues {
-        video_orientation: header.ext_vals.video_orientation,
-        ..ExtensionValues::default()
-    };
-    let sequence = SeqNo::from(numbers.sequence);
+fn sent(arrival: &Arrival<'_>, ours: Format, numbers: Numbers) -> Packet {
     let payload = match &arrival.red {
         Some(red) if !ours.redundant => red.primary(),
         _ => arrival.payload.clone(),
     };
-    RtpWrite::new(ours.pt, sequence, numbers.timestamp, arrival.wallclock, payload)
-        .marker(header.marker)
-        .ext_vals(values)
+    Packet { marker: arrival.packet.header.marker, ..packet(ours, numbers, payload) }
 }
 
-fn patch(descriptor: &Vp8Descriptor, rewrite: Rewrite) -> Option<str0m::rtp::Vp8Patch> {
-    let mut patch = descriptor.patch();
-    if let Some(id) = rewrite.picture_id {
-        patch = patch.picture_id(id);
+fn packet(ours: Format, numbers: Numbers, payload: Arc<[u8]>) -> Packet {
+    Packet {
+        payload,
+        sequence: numbers.sequence,
+        timestamp: numbers.timestamp,
+        payload_type: *ours.pt,
+        marker: false,
+        orientation: None,
+        rewrite: None,
     }
-    if let Some(index) = rewrite.tl0_index {
-        patch = patch.tl0_pic_idx(index);
-    }
-    if let Some(index) = rewrite.key_index {
-        patch = patch.key_idx(index);
-    }
-    patch.build().ok()
 }

@@ -22,7 +22,7 @@ mod config;
 mod context;
 pub mod data_cache;
 mod downlink;
-#[cfg_attr(not(test), expect(dead_code, reason = "the egress that asks it is not there yet"))]
+pub mod egress;
 mod estimate;
 pub mod forward;
 pub mod ids;
@@ -39,7 +39,6 @@ mod stats;
 mod suite;
 mod track;
 mod transport;
-mod turns;
 
 pub use config::{Certificate, MediaAddress, RtxCache, SERVER_VERSION, ShardConfig, TokenMinter};
 pub use shard::Shard;

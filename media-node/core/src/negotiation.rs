@@ -5,6 +5,8 @@
 //! meanwhile goes into the next. Invariant: a section carries a new track only after the client
 //! has agreed that it was empty (JSEP fires `ontrack` on that transition only).
 
+use std::time::Instant;
+
 use str0m::change::{SdpAnswer, SdpApi, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, Reliability};
 use str0m::media::{Direction, MediaKind, Mid};
@@ -12,22 +14,20 @@ use str0m::media::{Direction, MediaKind, Mid};
 use crate::client::Client;
 use crate::config::RtxCache;
 use crate::downlink::Downlink;
+use crate::egress::StreamId;
+use crate::egress::stream::Stream;
 use crate::ids::TrackSlot;
 use crate::sdp;
 use crate::track::Kind;
 use crate::transport::{DataKind, Transport, TransportError};
 
-/// Media sections per subscriber. Each costs CPU on every packet, because the library looks through
-/// all of them, and browsers slow down beyond a few hundred; tracks beyond it wait for a section.
+/// Media sections per subscriber. Each costs memory at both ends and makes descriptions longer, and
+/// browsers slow down beyond a few hundred; tracks beyond it wait for a section.
 pub(crate) const SECTIONS_MAX: usize = 300;
 
-/// Share of a stream that may be retransmissions before old requests are dropped: at a tenth of
-/// all packets lost, requests and repairs themselves included, a fifth is needed.
-const RTX_SHARE_MAX: f32 = 0.4;
-
 /// Empty sections that a client keeps which tells tracks of one stream apart by the track id of a
-/// section's first use: a fresh section lets a person's audio and video share a stream. Each is
-/// paid for in CPU per packet, so beyond them one is used again, with a stream of its own.
+/// section's first use: a fresh section lets a person's audio and video share a stream. Each makes
+/// descriptions longer, so beyond them one is used again, with a stream of its own.
 const EMPTY_SECTIONS_MAX: usize = 16;
 
 /// What a section is doing.
@@ -48,8 +48,8 @@ pub(crate) struct Section {
     used: Use,
     /// The client has accepted it.
     agreed: bool,
-    /// Its retransmission cache was set.
-    cached: bool,
+    /// What it sends, once it was agreed upon.
+    pub(crate) stream: Option<StreamId>,
     /// It was added for the track it carries.
     fresh: bool,
     identity: Identity,
@@ -163,13 +163,18 @@ impl Subscriber {
     }
 
     /// Empties the track's section.
-    pub(crate) fn release(&mut self, track: TrackSlot) {
+    pub(crate) fn release(&mut self, now: Instant, track: TrackSlot) {
         self.wanted.retain(|wanted| wanted.track != track);
-        if let Some(section) = self.section_of(track) {
-            section.used = Use::Leaving { offered: false };
-            section.downlink.restart();
-            self.changed = true;
+        let Some(section) = self.section_of(track) else {
+            return;
+        };
+        section.used = Use::Leaving { offered: false };
+        section.downlink.restart();
+        let stream = section.stream;
+        if let (Some(egress), Some(stream)) = (&mut self.transport.egress, stream) {
+            egress.end(now, stream);
         }
+        self.changed = true;
     }
 
     /// The next offer shall restart ICE.
@@ -257,6 +262,7 @@ impl Subscriber {
     /// Takes the answer to the open offer; an answer to an older one is ignored.
     pub(crate) fn answer(
         &mut self,
+        now: Instant,
         text: &str,
         id: u32,
         cache: RtxCache,
@@ -279,12 +285,10 @@ impl Subscriber {
                     section.redundant = taken.iter().any(|one| one.mid == mid && one.redundant);
                     section.agreed = true;
                     section.downlink.restart();
-                    let mut api = self.transport.rtc.direct_api();
-                    if let (Kind::Video, false, Some(stream)) =
-                        (section.kind, section.cached, api.stream_tx_by_mid(section.mid, None))
-                    {
-                        section.cached = true;
-                        stream.set_rtx_cache(cache.packets, cache.age, Some(RTX_SHARE_MAX));
+                    let Transport { rtc, egress, .. } = &mut self.transport;
+                    let agreed = Stream::agreed(rtc, section.mid, section.kind, cache);
+                    if let (Some(egress), Some(agreed)) = (egress, agreed) {
+                        section.stream = Some(egress.begin(now, section.stream, agreed));
                     }
                 }
                 _ => {}
@@ -308,7 +312,7 @@ fn add_section(api: &mut SdpApi<'_>, wanted: Wanted) -> Section {
         kind,
         used: Use::Carrying(track),
         agreed: false,
-        cached: false,
+        stream: None,
         fresh: true,
         identity,
         redundant: false,

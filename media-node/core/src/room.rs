@@ -10,6 +10,7 @@ mod join;
 mod media;
 mod publish;
 mod quality;
+mod send;
 mod signal;
 mod subscribe;
 mod updates;
@@ -24,7 +25,7 @@ use str0m::{Event as RtcEvent, IceConnectionState, Output as RtcOutput};
 
 use crate::context::Context;
 use crate::ids::{ParticipantSlot, RoomKey, RoomSlot, Side, TrackSlot, TransportRef};
-use crate::io::{Event, Output, RoomOptions, Transmit, Transport as Carrier};
+use crate::io::{Event, RoomOptions};
 use crate::participant::Participant;
 use crate::shard::routes::Path;
 use crate::shard::timers::{Alarm, Due};
@@ -32,7 +33,6 @@ use crate::speakers::SpeakerDetector;
 use crate::stats::ShardStats;
 use crate::track::Track;
 use crate::transport::{DataKind, MEDIA_LOST_MAX};
-use crate::turns::Next;
 
 pub(crate) use connection::Arrivals;
 pub(crate) use data::Destinations;
@@ -238,7 +238,14 @@ impl Room {
             ctx.timers.again(&mut transport.alarm, due);
             return;
         }
-        self.pass(ctx, participant, side);
+        if let Some(egress) = &mut transport.egress {
+            egress.pass(ctx.now);
+        }
+        if transport.library_at.is_none_or(|at| at <= ctx.now) {
+            self.pass(ctx, participant, side);
+        } else {
+            self.send(ctx, participant, side);
+        }
     }
 
     /// Drains a transport that was written to.
@@ -248,34 +255,39 @@ impl Room {
         participant: ParticipantSlot,
         side: Side,
     ) {
-        self.pass(ctx, participant, side);
+        let transport = self.participants.get_mut(participant).and_then(|one| one.transport(side));
+        let Some(transport) = transport else {
+            return;
+        };
+        transport.dirty = false;
+        if std::mem::take(&mut transport.touched) {
+            self.pass(ctx, participant, side);
+        } else {
+            self.send(ctx, participant, side);
+        }
     }
 
     fn pass(&mut self, ctx: &mut Context<'_>, participant: ParticipantSlot, side: Side) {
         let transport = self.participants.get_mut(participant).and_then(|one| one.transport(side));
         if let Some(transport) = transport {
-            transport.dirty = false;
             // An error shows again, and for good, when the transport is drained.
             let _ = transport.pass(ctx.now);
             self.drain(ctx, participant, side);
         }
     }
 
-    /// Remembers that a transport has something to send.
+    /// Remembers that a transport has something to send which the library must be asked for.
     fn touch(&mut self, ctx: &mut Context<'_>, participant: ParticipantSlot, side: Side) {
         let at = self.transport_ref(participant, side);
         let transport = self.participants.get_mut(participant).and_then(|one| one.transport(side));
-        if let Some(transport) = transport
-            && !transport.dirty
-        {
-            transport.dirty = true;
-            ctx.dirty.push(at);
+        if let Some(transport) = transport {
+            transport.touched = true;
+            transport.stir(ctx.dirty, at);
         }
     }
 
     /// Takes everything a transport has to say, until it names its next time.
     fn drain(&mut self, ctx: &mut Context<'_>, participant: ParticipantSlot, side: Side) {
-        let due = Due::Transport(self.transport_ref(participant, side));
         loop {
             let transport =
                 self.participants.get_mut(participant).and_then(|one| one.transport(side));
@@ -284,17 +296,14 @@ impl Room {
             };
             match transport.poll() {
                 Ok(RtcOutput::Transmit(packet)) => {
-                    let next = transport.left(ctx.now, &packet.contents);
-                    transmit(ctx, packet);
-                    if next == Next::Said {
-                        return;
+                    if transport.admits(&packet) {
+                        send::transmit(ctx, packet);
                     }
                 }
                 Ok(RtcOutput::Event(event)) => self.happened(ctx, participant, side, event),
                 Ok(RtcOutput::Timeout(at)) => {
-                    let at = transport.next(ctx.now, at);
-                    ctx.timers.arm(&mut transport.alarm, due, at);
-                    return;
+                    transport.library_at = Some(at);
+                    return self.send(ctx, participant, side);
                 }
                 Err(error) => {
                     tracing::debug!(%error, ?side, "transport failed");
@@ -315,13 +324,9 @@ impl Room {
         match event {
             RtcEvent::RtpPacket(packet) => self.forward(ctx, participant, &packet),
             RtcEvent::SenderFeedback(feedback) => self.sender_reported(participant, &feedback),
-            RtcEvent::EgressBitrateEstimate(kind) => self.estimated(ctx, participant, &kind),
             RtcEvent::Connected => self.connected(ctx, participant, side),
             RtcEvent::IceConnectionStateChange(state) => {
                 self.ice_changed(ctx, participant, side, state);
-            }
-            RtcEvent::KeyframeRequest(request) => {
-                self.keyframe_requested(ctx, participant, request.mid);
             }
             RtcEvent::ChannelOpen(id, label) => {
                 let one = self.participants.get_mut(participant);
@@ -420,19 +425,4 @@ impl Room {
             self.remove(ctx, slot, reason, Some(message));
         }
     }
-}
-
-fn transmit(ctx: &mut Context<'_>, packet: str0m::net::Transmit) {
-    ctx.stats.packets_out += 1;
-    ctx.stats.bytes_out += packet.contents.len() as u64;
-    let transport = match packet.proto {
-        str0m::net::Protocol::Udp => Carrier::Udp,
-        _ => Carrier::Tcp,
-    };
-    ctx.outputs.push_back(Output::Transmit(Transmit {
-        transport,
-        source: packet.source,
-        destination: packet.destination,
-        contents: packet.contents.into(),
-    }));
 }

@@ -18,13 +18,14 @@ use str0m::net::DatagramRecv;
 
 use crate::config::{ROOMS_MAX, ShardConfig};
 use crate::context::Context;
-use crate::ids::{ConnectionId, ParticipantSlot, RoomKey, RoomSlot, TransportRef};
+use crate::ids::{ConnectionId, ParticipantSlot, RoomKey, RoomSlot, Side, TransportRef};
 use crate::io::{
     AdminCall, AdminReply, CloseReason, Command, Event, Input, Join, Output, RoomOptions, RoomWish,
 };
 use crate::random::Random;
 use crate::room::{Room, leave};
 use crate::stats::ShardStats;
+use crate::transport::is_media;
 use routes::{Path, Routes};
 use timers::{Due, Timers};
 
@@ -126,6 +127,13 @@ impl Shard {
     }
 
     fn receive(&mut self, path: Path, contents: &[u8]) {
+        let media = contents.first().is_some_and(|first| is_media(*first));
+        if let (true, Some(at)) = (media, self.routes.by_path(&path))
+            && at.side == Side::Subscriber
+        {
+            self.with_room(at.room, |room, ctx| room.reported(ctx, at.participant, contents));
+            return;
+        }
         let Ok(datagram) = DatagramRecv::try_from(contents) else {
             self.stats.drops.malformed += 1;
             return;

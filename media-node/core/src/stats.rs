@@ -43,6 +43,8 @@ pub struct Drops {
     pub data_refused: u64,
     /// Audio packets that claimed redundancy (RED) and were not.
     pub red_malformed: u64,
+    /// Packets for a receiver of whom too many wait already.
+    pub downlink_full: u64,
     /// Signals of connections that are not (any more) here.
     pub signals_unknown: u64,
 }

@@ -1,22 +1,37 @@
-//! Which SRTP suite a DTLS handshake ended on, which the library does not tell.
+//! What a DTLS handshake agreed on for SRTP, which the library does not tell.
 //!
 //! Stands between the library and its DTLS, looks at one output, and answers for a DTLS that has
-//! nothing new to say, which the library asks twice per packet. Invariant: what it reports is of
-//! the transport that is being polled on this thread at that moment, and nothing that DTLS has to
-//! say is held back.
+//! nothing new to say, which the library asks twice per packet. Where we seal ourselves the keys go
+//! to us and the library gets random ones in their place. Invariant: what it reports is of the
+//! transport that is being polled on this thread at that moment; the real keys go one way only;
+//! nothing else that DTLS has to say is held back.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Instant;
 
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
 use str0m::crypto::CryptoError;
 use str0m::crypto::dtls::{
-    DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion, SrtpProfile,
+    DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, KeyingMaterial, ProtocolVersion,
+    SrtpProfile,
 };
+
+use crate::egress::srtp::Keys;
 
 thread_local! {
     static AGREED: Cell<Option<SrtpProfile>> = const { Cell::new(None) };
+    /// Of the handshake that has just ended; one at most, and taken by whoever polled.
+    static KEYS: RefCell<Option<Keys>> = const { RefCell::new(None) };
+}
+
+/// Who has the keys of SRTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// The library: it opens and seals.
+    Library,
+    /// Our egress.
+    Egress,
 }
 
 /// Whether the handshake that has just ended on this thread agreed on AES-GCM.
@@ -25,15 +40,23 @@ pub(crate) fn take_is_gcm() -> bool {
     matches!(agreed, Some(SrtpProfile::AEAD_AES_128_GCM | SrtpProfile::AEAD_AES_256_GCM))
 }
 
+/// The keys of the handshake that has just ended on this thread, where they are ours.
+pub(crate) fn take_keys() -> Option<Keys> {
+    KEYS.take()
+}
+
 /// The crypto of the workspace with our look-out in front of its DTLS.
-pub(crate) fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider(holder: Holder) -> Arc<CryptoProvider> {
     let mut provider = str0m::crypto::from_feature_flags();
-    provider.dtls_provider = &Lookout;
+    provider.dtls_provider = match holder {
+        Holder::Library => &Lookout(Holder::Library),
+        Holder::Egress => &Lookout(Holder::Egress),
+    };
     Arc::new(provider)
 }
 
 #[derive(Debug)]
-struct Lookout;
+struct Lookout(Holder);
 
 impl DtlsProvider for Lookout {
     fn generate_certificate(&self) -> Option<DtlsCert> {
@@ -49,13 +72,14 @@ impl DtlsProvider for Lookout {
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
         let real = str0m::crypto::from_feature_flags().dtls_provider;
         let dtls = real.new_dtls(cert, now, version, mtu)?;
-        Ok(Box::new(Watched { dtls, connected: false, quiet: None }))
+        Ok(Box::new(Watched { dtls, holder: self.0, connected: false, quiet: None }))
     }
 }
 
 #[derive(Debug)]
 struct Watched {
     dtls: Box<dyn DtlsInstance>,
+    holder: Holder,
     connected: bool,
     /// Connected, it has said all that it had to say, and this is its next time.
     quiet: Option<Instant>,
@@ -82,9 +106,17 @@ impl DtlsInstance for Watched {
         if let Some(next) = self.quiet {
             return DtlsOutput::Timeout(next);
         }
-        let output = self.dtls.poll_output(buf);
-        match &output {
-            DtlsOutput::KeyingMaterial(_, profile) => AGREED.set(Some(*profile)),
+        // The answering client is free to choose its role, so ours is not settled before.
+        let client = self.dtls.is_active();
+        let mut output = self.dtls.poll_output(buf);
+        match &mut output {
+            DtlsOutput::KeyingMaterial(keys, profile) => {
+                AGREED.set(Some(*profile));
+                if self.holder == Holder::Egress {
+                    KEYS.set(Some(Keys::new(*profile, keys, client)));
+                    *keys = useless(keys.len());
+                }
+            }
             DtlsOutput::Connected => self.connected = true,
             DtlsOutput::Timeout(next) => self.quiet = self.connected.then_some(*next),
             _ => {}
@@ -119,4 +151,12 @@ impl DtlsInstance for Watched {
     fn close(&mut self) -> Result<(), DtlsImplError> {
         self.disturbed().close()
     }
+}
+
+/// Keys that open and seal nothing that anybody else has.
+fn useless(bytes: usize) -> KeyingMaterial {
+    let mut random = vec![0; bytes];
+    // Without randomness the library gets zeros: what it seals is dropped all the same.
+    let _ = aws_lc_rs::rand::fill(&mut random);
+    KeyingMaterial::new(&random)
 }

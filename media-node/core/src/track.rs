@@ -38,7 +38,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    fn clock_rate_hz(self) -> u32 {
+    pub(crate) fn clock_rate_hz(self) -> u32 {
         match self {
             Self::Audio => CLOCK_AUDIO_HZ,
             Self::Video => CLOCK_VIDEO_HZ,

@@ -1,13 +1,14 @@
 //! One WebRTC transport of one participant: ICE-lite, DTLS 1.2 server, SRTP, SCTP.
 //!
 //! Wraps str0m in RTP mode; decides codecs, header extensions and candidates. Does not know what
-//! is sent over it. Invariant: after a failure nothing more is asked of the library.
+//! is sent over it. What a participant receives is sealed by [`Egress`] under keys that str0m never
+//! sees; what str0m seals there is dropped. Invariant: after a failure nothing more is asked of the
+//! library.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use str0m::bwe::Bitrate;
 use str0m::channel::ChannelId;
 use str0m::config::DtlsVersion;
 use str0m::net::{DatagramRecv, Protocol, Receive, TcpType};
@@ -15,19 +16,23 @@ use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, Input, Output, Rtc, RtcError};
 
 use crate::config::ShardConfig;
-use crate::ids::Side;
+use crate::egress::srtp::SrtpError;
+use crate::egress::{Away, Egress};
+use crate::ids::{Side, TransportRef};
 use crate::io::Transport as Carrier;
 use crate::shard::routes::Path;
 use crate::shard::timers::Alarm;
-use crate::turns::{Next, Turns};
+use crate::suite::Holder;
 
-/// First guess of a downlink's capacity: enough for one 720p layer and audio.
-const BITRATE_START: Bitrate = Bitrate::kbps(1_500);
-/// Audio packets are never retransmitted (Opus conceals), so nearly none are kept.
-const RTX_PACKETS_AUDIO: usize = 8;
+/// Packets that the library may keep of what it sends, which is nothing.
+const LIBRARY_KEEPS: usize = 1;
+/// How often the library makes reports about streams that it does not send: hardly ever.
+const LIBRARY_REPORTS_EVERY: Duration = Duration::from_secs(24 * 3_600);
 /// Bytes of data messages waiting in SCTP per transport; beyond it a reader is slow and messages
 /// to it are dropped. LiveKit's own bound on lossy data is of this order.
 const DATA_BUFFERED_MAX: usize = 1024 * 1024;
+/// The SSRC of a report that goes nowhere.
+const NOBODY: u32 = 1;
 /// Largest data message: the 64,000 bytes that SDKs keep to, and their envelope.
 const DATA_MESSAGE_MAX: u32 = 65_536;
 /// H.264 as browsers offer it: payload type, its RTX, packetization mode 1, profile-level-id.
@@ -68,6 +73,8 @@ impl DataKind {
 pub(crate) enum TransportError {
     #[error("the transport failed: {0}")]
     Refused(#[from] RtcError),
+    #[error(transparent)]
+    Keys(#[from] SrtpError),
     #[error("the description contradicts itself in a way that the library does not survive")]
     Contradiction,
 }
@@ -78,7 +85,12 @@ pub(crate) struct Transport {
     pub(crate) alarm: Alarm,
     /// It was written to since it was last drained.
     pub(crate) dirty: bool,
-    pub(crate) turns: Turns,
+    /// The library was written to as well, not the egress alone.
+    pub(crate) touched: bool,
+    /// When the library wants to be asked again.
+    pub(crate) library_at: Option<Instant>,
+    /// What the participant receives; nothing where it sends.
+    pub(crate) egress: Option<Box<Egress>>,
     pub(crate) connected: bool,
     /// ICE lost the client at this time.
     pub(crate) lost_at: Option<Instant>,
@@ -92,14 +104,17 @@ impl Transport {
     /// `redundancy`: RED (RFC 2198) is offered, or accepted, for Opus.
     pub(crate) fn new(config: &ShardConfig, side: Side, redundancy: bool, now: Instant) -> Self {
         let mut builder = Rtc::builder()
-            .set_crypto_provider(crate::suite::provider())
+            .set_crypto_provider(crate::suite::provider(match side {
+                Side::Publisher => Holder::Library,
+                Side::Subscriber => Holder::Egress,
+            }))
             .set_dtls_cert(config.certificate.0.clone())
             .set_dtls_version(DtlsVersion::Dtls12)
             .set_ice_lite(true)
             .set_rtp_mode(true)
             .set_stats_interval(None)
-            .set_send_buffer_audio(RTX_PACKETS_AUDIO)
-            .set_send_buffer_video(config.rtx_cache.packets)
+            .set_send_buffer_audio(LIBRARY_KEEPS)
+            .set_send_buffer_video(LIBRARY_KEEPS)
             .set_sctp_max_buffered_amount(DATA_BUFFERED_MAX)
             .set_sctp_max_message_size(DATA_MESSAGE_MAX)
             .set_extension_map(extensions(side))
@@ -109,12 +124,13 @@ impl Transport {
         for (pt, rtx, mode, profile) in H264 {
             builder.codec_config().add_h264(pt.into(), Some(rtx.into()), mode, profile);
         }
-        let paced = side == Side::Subscriber && config.bandwidth_estimation;
-        if paced {
-            builder = builder.enable_bwe(Some(BITRATE_START));
+        let egress = (side == Side::Subscriber).then(|| Box::new(Egress::new(config)));
+        if egress.is_some() {
+            builder = builder
+                .set_rtcp_report_interval_audio(LIBRARY_REPORTS_EVERY)
+                .set_rtcp_report_interval_video(LIBRARY_REPORTS_EVERY);
         }
         let mut rtc = builder.build(now);
-        let turns = Turns::new(paced, rtc.codec_config().params());
         for candidate in candidates(config) {
             rtc.add_local_candidate(candidate);
         }
@@ -122,7 +138,9 @@ impl Transport {
             rtc,
             alarm: Alarm::default(),
             dirty: false,
-            turns,
+            touched: false,
+            library_at: None,
+            egress,
             connected: false,
             lost_at: None,
             channels: BTreeMap::new(),
@@ -139,6 +157,13 @@ impl Transport {
         let taken = catch_unwind(AssertUnwindSafe(|| work(&mut self.rtc)));
         self.broken = taken.is_err();
         Ok(taken.map_err(|_| TransportError::Contradiction)??)
+    }
+
+    /// It has something to send: the shard comes by before it sleeps.
+    pub(crate) fn stir(&mut self, dirty: &mut Vec<TransportRef>, own: TransportRef) {
+        if !std::mem::replace(&mut self.dirty, true) {
+            dirty.push(own);
+        }
     }
 
     /// Says goodbye (DTLS close_notify); what there is to send comes from [`Self::poll`].
@@ -163,7 +188,23 @@ impl Transport {
         path: &Path,
         contents: DatagramRecv<'_>,
     ) -> Result<(), TransportError> {
+        self.ask_path(path);
         Ok(self.rtc.handle_input(Input::Receive(now, receive(path, contents)))?)
+    }
+
+    /// Has the library send something that is then dropped, when a packet came by another way than
+    /// the egress sends: where it goes tells which pair of addresses ICE has nominated by now.
+    fn ask_path(&mut self, path: &Path) {
+        let Some(egress) = self.egress.as_ref().filter(|egress| egress.has_keys()) else {
+            return;
+        };
+        let same = |away: Away| {
+            (away.transport, away.source, away.destination)
+                == (path.carrier, path.destination, path.source)
+        };
+        if !egress.away().is_some_and(same) {
+            self.rtc.direct_api().send_pli_feedback(NOBODY.into(), NOBODY.into());
+        }
     }
 
     /// Lets time pass. The transport must be drained afterwards.
@@ -172,29 +213,36 @@ impl Transport {
     }
 
     pub(crate) fn poll(&mut self) -> Result<Output, TransportError> {
-        Ok(self.rtc.poll_output()?)
-    }
-
-    /// What follows a datagram of its.
-    pub(crate) fn left(&mut self, now: Instant, datagram: &[u8]) -> Next {
-        match self.turns.left(datagram) {
-            Next::Turn => {
-                // An error shows again, and for good, when the transport is polled.
-                let _ = self.pass(now);
-                Next::Poll
-            }
-            // It is woken by the time it named before, which nothing that it said has moved.
-            Next::Said if self.alarm.is_ahead(now) => {
-                self.turns.rest();
-                Next::Said
-            }
-            _ => Next::Poll,
+        let Some(egress) = self.egress.as_mut().filter(|egress| !egress.has_keys()) else {
+            return Ok(self.rtc.poll_output()?);
+        };
+        // Left by a transport whose poll did not come to its end.
+        drop(crate::suite::take_keys());
+        let output = self.rtc.poll_output();
+        if let Some(keys) = crate::suite::take_keys() {
+            egress.set_keys(&keys)?;
         }
+        Ok(output?)
     }
 
-    /// When to come back to it, now that it has named its next time.
-    pub(crate) fn next(&mut self, now: Instant, at: Instant) -> Instant {
-        self.turns.next(now, at, self.rtc.last_timeout_reason())
+    /// The library sends this: whether it may. Media and its reports are the egress' where there is
+    /// one; what goes to the nominated pair of addresses shows the egress where to send.
+    pub(crate) fn admits(&mut self, packet: &str0m::net::Transmit) -> bool {
+        let Some(egress) = &mut self.egress else {
+            return true;
+        };
+        // RFC 7983: 20 to 63 is DTLS, 128 to 191 RTP and RTCP. STUN answers go wherever the
+        // question came from.
+        let first = packet.contents.first().copied().unwrap_or_default();
+        if matches!(first, 20..=63 | 128..=191) {
+            let transport = match packet.proto {
+                Protocol::Udp => Carrier::Udp,
+                _ => Carrier::Tcp,
+            };
+            let (source, destination) = (packet.source, packet.destination);
+            egress.set_away(Away { transport, source, destination });
+        }
+        !is_media(first)
     }
 
     /// Queues a data message; false when the reader is too slow or there is no channel.
@@ -207,6 +255,11 @@ impl Transport {
         };
         matches!(channel.write(true, bytes), Ok(true))
     }
+}
+
+/// Whether a datagram that begins so is RTP or RTCP (RFC 7983).
+pub(crate) fn is_media(first: u8) -> bool {
+    matches!(first, 128..=191)
 }
 
 fn receive<'a>(path: &Path, contents: DatagramRecv<'a>) -> Receive<'a> {

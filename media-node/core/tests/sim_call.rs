@@ -4,6 +4,7 @@
 
 mod sim_support;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use livekit_protocol as proto;
@@ -374,4 +375,21 @@ fn an_administrator_sees_mutes_and_removes() {
     assert!(matches!(world.admin(AdminCall::DeleteRoom), AdminReply::Done));
     assert!(world.clients[bob].closed);
     assert_eq!(world.shard.stats().rooms, 0);
+}
+
+/// The library nominates the pair of addresses; what the egress sends must go there as well.
+#[test]
+fn media_follows_a_client_to_another_address() {
+    let (mut world, ada, bob) = call(31, &[]);
+    world.run(SECONDS(2));
+    let cam = world.sid_of(ada, "cam");
+    for port in [7_001, 7_002] {
+        let [_, subscriber] = world.clients[bob].addresses();
+        world.network.rebound.insert(subscriber, SocketAddr::from(([198, 18, 9, 9], port)));
+        world.run(SECONDS(1));
+        let before = world.seen(bob, &cam);
+        world.until(SECONDS(40), "media arrives at the new address", |w| {
+            w.seen(bob, &cam) > before + 30
+        });
+    }
 }

@@ -15,7 +15,6 @@ mod findings;
 pub mod objects;
 pub mod scopes;
 pub mod seen;
-
 pub mod status;
 pub mod steps;
 pub mod tell;

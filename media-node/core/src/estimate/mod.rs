@@ -216,8 +216,8 @@ impl Congestion {
         Ok(())
     }
 
-    /// Some receivers begin each report at what arrived first and tell nothing of what was lost just
-    /// before: numbers between two reports that follow one another did not arrive either.
+    /// Some receivers begin each report at what arrived first and tell nothing of what was lost
+    /// before it: numbers between two reports that follow one another did not arrive either.
     fn passed_over(&mut self, now_us: u64, number: u8, first: u16) {
         let Some((before, reported)) = self.reported else {
             return;

@@ -180,6 +180,7 @@ impl Probes {
     }
 
     /// Whether a cluster is sent, or its reports are waited for.
+    #[cfg(test)]
     pub(super) fn busy(&self) -> bool {
         self.clusters.iter().any(|cluster| cluster.id > 0)
     }

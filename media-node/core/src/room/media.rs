@@ -9,7 +9,7 @@ use slotmap::SecondaryMap;
 use str0m::Rtc;
 use str0m::format::{Codec, PayloadParams};
 use str0m::media::{KeyframeRequestKind, Mid, SenderFeedback};
-use str0m::rtp::{RtpPacket, Vp8Descriptor};
+use str0m::rtp::RtpPacket;
 
 use super::Room;
 use super::connection::Arrivals;
@@ -21,6 +21,7 @@ use crate::ids::{ParticipantSlot, Side, TrackSlot, TransportRef};
 use crate::negotiation::Section;
 use crate::participant::{SOURCES_MAX, Source};
 use crate::track::{Audible, Kind, MalformedRed, Track};
+use crate::transport::Transport;
 
 /// Longest audio packet that Opus makes (RFC 7587 §3.3).
 const AUDIO_PACKET_MAX: Duration = Duration::from_millis(120);
@@ -79,11 +80,10 @@ impl Room {
             }
             (Kind::Video, _) => Some(PacketView::new(VideoCodec::H264, spatial, stamp, payload)),
         };
-        let vp8 = (codec == Codec::Vp8).then(|| Vp8Descriptor::parse(payload).ok()).flatten();
         // A capture time in the future would confuse the receiver's clock.
         let wallclock = local.unwrap_or(packet.timestamp).min(ctx.now);
         let bytes = payload.len();
-        let arrival = Arrival { packet, payload: sent, stamp, wallclock, view, vp8, red };
+        let arrival = Arrival { packet, payload: sent, stamp, wallclock, view, red };
         let temporal = view.and_then(|view| view.vp8).and_then(|vp8| vp8.temporal);
         let appeared = track.layers.on_packet(ctx.now, spatial, temporal, bytes);
         if appeared.is_some() {
@@ -103,7 +103,7 @@ impl Room {
         arrival: &Arrival<'_>,
         params: PayloadParams,
     ) {
-        let Some(Track { receivers, places, kind, .. }) = self.tracks.get_mut(slot) else {
+        let Some(Track { receivers, places, .. }) = self.tracks.get_mut(slot) else {
             return;
         };
         // Silence in place of a RED packet is not RED.
@@ -117,12 +117,15 @@ impl Room {
             let Some(section) = section_at(places, receiver, sections, slot) else {
                 continue;
             };
-            if !section.ready() || !transport.connected {
+            let Transport { rtc, egress: Some(egress), connected: true, .. } = &mut *transport
+            else {
                 continue;
-            }
-            let mid = section.mid;
+            };
+            let (true, Some(stream)) = (section.ready(), section.stream) else {
+                continue;
+            };
             let redundant = section.redundant && pt != params.pt();
-            let find = || format(&transport.rtc, mid, params, redundant);
+            let find = || format(rtc, section.mid, params, redundant);
             let Some(ours) = section.downlink.format(pt, find) else {
                 continue;
             };
@@ -130,17 +133,17 @@ impl Room {
             ctx.stats.red_recovered += recovered.len() as u64;
             let taken = section.downlink.take(arrival, ours);
             let mut written = 0;
-            for write in recovered.into_iter().chain(taken) {
-                if section.downlink.write(&mut transport.rtc, mid, write) {
-                    transport.turns.written(*kind);
+            for packet in recovered.into_iter().chain(taken) {
+                if egress.push(ctx.now, stream, packet, arrival.wallclock) {
                     written += 1;
+                } else {
+                    ctx.stats.drops.downlink_full += 1;
                 }
             }
             ctx.stats.media_out += written;
-            if written > 0 && !transport.dirty {
-                transport.dirty = true;
-                let side = Side::Subscriber;
-                ctx.dirty.push(TransportRef { room: self.slot, participant: receiver, side });
+            if written > 0 {
+                let (room, side) = (self.slot, Side::Subscriber);
+                transport.stir(ctx.dirty, TransportRef { room, participant: receiver, side });
             }
         }
     }

@@ -241,7 +241,7 @@ impl Room {
         self.tell_others(ctx, slot);
         for receiver in removed.receivers {
             if let Some(one) = self.participants.get_mut(receiver) {
-                one.subscriber.release(track);
+                one.subscriber.release(ctx.now, track);
             }
             self.negotiate(ctx, receiver);
         }

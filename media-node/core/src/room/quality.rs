@@ -10,13 +10,12 @@ use std::time::{Duration, Instant};
 use livekit_protocol as proto;
 use proto::signal_response::Message;
 use slotmap::{Key, KeyData};
-use str0m::bwe::{Bitrate, BweKind};
 use str0m::format::Codec;
 
 use super::Room;
 use crate::bandwidth::Demand;
 use crate::context::Context;
-use crate::ids::{ParticipantSlot, TrackSlot};
+use crate::ids::{ParticipantSlot, Side, TrackSlot, TransportRef};
 use crate::layers::tracker::LayerChange;
 use crate::layers::wish::Wish;
 use crate::track::Kind;
@@ -141,8 +140,12 @@ impl Room {
             let desired = (allocation.desired_bps * 2).max(DESIRED_BPS_MIN);
             if one.desired_bps.abs_diff(desired) > desired / 10 {
                 one.desired_bps = desired;
-                let bwe = one.subscriber.parts().0;
-                bwe.rtc.bwe().set_bitrate(Bitrate::ZERO, Bitrate::from(desired));
+                let transport = &mut one.subscriber.transport;
+                if let Some(egress) = &mut transport.egress {
+                    egress.set_desired(ctx.now, desired);
+                    let (room, side) = (self.slot, Side::Subscriber);
+                    transport.stir(ctx.dirty, TransportRef { room, participant: receiver, side });
+                }
             }
         }
         let mut states = Vec::new();
@@ -190,17 +193,9 @@ impl Room {
     }
 
     /// The estimate of a receiver's downlink changed.
-    pub(super) fn estimated(
-        &mut self,
-        ctx: &mut Context<'_>,
-        receiver: ParticipantSlot,
-        kind: &BweKind,
-    ) {
-        let BweKind::Twcc { estimate, .. } = kind else {
-            return;
-        };
+    pub(super) fn estimated(&mut self, ctx: &mut Context<'_>, receiver: ParticipantSlot, bps: u64) {
         if let Some(one) = self.participants.get_mut(receiver) {
-            one.budget_bps = Some(estimate.as_u64());
+            one.budget_bps = Some(bps);
         }
         self.allocate(ctx, receiver);
     }

@@ -3,6 +3,8 @@
 //! Decides which tracks a participant gets a section for. Invariant: a track is in a participant's
 //! sections exactly when the participant wants it and both sides may.
 
+use std::time::Instant;
+
 use livekit_protocol as proto;
 use proto::signal_response;
 
@@ -17,7 +19,7 @@ impl Room {
     pub(super) fn reconcile(&mut self, ctx: &mut Context<'_>, slot: ParticipantSlot) {
         let tracks: Vec<_> = self.tracks.keys().collect();
         for track in tracks {
-            self.reconcile_track(slot, track);
+            self.reconcile_track(ctx.now, slot, track);
         }
         self.negotiate(ctx, slot);
     }
@@ -26,7 +28,7 @@ impl Room {
     pub(super) fn offer_track(&mut self, ctx: &mut Context<'_>, track: TrackSlot) {
         let everyone: Vec<_> = self.participants.keys().collect();
         for slot in everyone {
-            if self.reconcile_track(slot, track) {
+            if self.reconcile_track(ctx.now, slot, track) {
                 self.negotiate(ctx, slot);
             }
         }
@@ -44,7 +46,12 @@ impl Room {
     }
 
     /// True when something changed.
-    fn reconcile_track(&mut self, slot: ParticipantSlot, track_slot: TrackSlot) -> bool {
+    fn reconcile_track(
+        &mut self,
+        now: Instant,
+        slot: ParticipantSlot,
+        track_slot: TrackSlot,
+    ) -> bool {
         let should = self.should_receive(slot, track_slot);
         let Some(track) = self.tracks.get_mut(track_slot) else {
             return false;
@@ -66,7 +73,7 @@ impl Room {
             one.subscriber.want(Wanted { track: track_slot, kind: track.kind, identity });
             track.receivers.push(slot);
         } else {
-            one.subscriber.release(track_slot);
+            one.subscriber.release(now, track_slot);
             track.receivers.retain(|receiver| *receiver != slot);
         }
         true
@@ -98,7 +105,7 @@ impl Room {
         let Some(one) = self.participants.get_mut(slot) else {
             return;
         };
-        match one.subscriber.answer(&answer.sdp, answer.id, ctx.config.rtx_cache) {
+        match one.subscriber.answer(ctx.now, &answer.sdp, answer.id, ctx.config.rtx_cache) {
             Ok(()) => {}
             Err(NegotiationError::Malformed) => {
                 return self.protocol_error(ctx, slot, "the answer is not SDP");
@@ -173,7 +180,7 @@ impl Room {
         for other in others {
             let mut changed = false;
             for track in &own {
-                if !self.reconcile_track(other, *track) {
+                if !self.reconcile_track(ctx.now, other, *track) {
                     continue;
                 }
                 changed = true;

@@ -35,11 +35,6 @@ impl Alarm {
         self.scheduled = None;
         self.deadline.is_some_and(|deadline| deadline <= now)
     }
-
-    /// The owner will be woken, after now.
-    pub(crate) fn is_ahead(&self, now: Instant) -> bool {
-        self.deadline.is_some_and(|deadline| deadline > now)
-    }
 }
 
 /// The heap. Its size is bounded by the owners: each re-arms only for an earlier time.

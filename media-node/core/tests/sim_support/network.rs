@@ -73,6 +73,8 @@ pub struct Network {
     pub losses_from: BTreeMap<SocketAddr, f64>,
     busy_until: BTreeMap<SocketAddr, Instant>,
     pub lost: u64,
+    /// Clients behind a NAT that has forgotten them: their own address, and the one they have now.
+    pub rebound: BTreeMap<SocketAddr, SocketAddr>,
     pub cut: Vec<SocketAddr>,
     /// Whatever comes from these addresses is kept in `captured`.
     pub capture_from: Vec<SocketAddr>,
@@ -93,6 +95,7 @@ impl Network {
             losses_from: BTreeMap::new(),
             busy_until: BTreeMap::new(),
             lost: 0,
+            rebound: BTreeMap::new(),
             cut: Vec::new(),
             capture_from: Vec::new(),
             captured: Vec::new(),
@@ -118,7 +121,11 @@ impl Network {
         }
     }
 
-    pub fn send(&mut self, now: Instant, packet: Packet) {
+    pub fn send(&mut self, now: Instant, mut packet: Packet) {
+        if !self.translate(&mut packet) {
+            self.lost += 1;
+            return;
+        }
         if self.capture_from.contains(&packet.source) {
             self.captured.push(packet.clone());
         }
@@ -145,6 +152,20 @@ impl Network {
             }
             None => self.lost += 1,
         }
+    }
+
+    /// What the NAT makes of it; false when nobody has its destination any more.
+    fn translate(&self, packet: &mut Packet) -> bool {
+        if let Some(now) = self.rebound.get(&packet.source) {
+            packet.source = *now;
+        } else if self.rebound.contains_key(&packet.destination) {
+            return false;
+        }
+        let mut all = self.rebound.iter();
+        if let Some((own, _)) = all.find(|(_, now)| **now == packet.destination) {
+            packet.destination = *own;
+        }
+        true
     }
 
     /// When the packet arrives, if it does.

@@ -1,0 +1,62 @@
+//! Where datagrams of one transport leave to, and under which transport-wide numbers.
+//!
+//! Decides nothing. Invariant: numbers are given in the order in which datagrams leave, and the
+//! estimate is told of each that has one.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::stream::Stream;
+use crate::estimate::Congestion;
+use crate::io::{Transmit, Transport as Carrier};
+
+/// The pair of addresses that ICE nominated.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Away {
+    pub(crate) transport: Carrier,
+    pub(crate) source: SocketAddr,
+    pub(crate) destination: SocketAddr,
+}
+
+/// See the module's description.
+#[derive(Default)]
+pub(super) struct Line {
+    pub(super) away: Option<Away>,
+    pub(super) sequence: u16,
+    /// From the first picture on; without it nothing waits.
+    pub(super) congestion: Option<Box<Congestion>>,
+    /// A stream of pictures is being sent. Voices alone need no estimate, and their receivers no
+    /// feedback about it.
+    pub(super) watched: bool,
+}
+
+impl Line {
+    pub(super) fn number(&mut self, stream: &Stream) -> Option<u16> {
+        if !self.watched || !stream.is_told_of() {
+            return None;
+        }
+        let number = self.sequence;
+        self.sequence = number.wrapping_add(1);
+        Some(number)
+    }
+
+    pub(super) fn may_send(&mut self, now: Instant) -> bool {
+        self.congestion.as_mut().is_none_or(|congestion| congestion.may_send(now))
+    }
+
+    pub(super) fn left(
+        &mut self,
+        now: Instant,
+        number: Option<u16>,
+        paced: bool,
+        contents: Vec<u8>,
+        send: &mut impl FnMut(Transmit),
+    ) {
+        if let (Some(congestion), Some(number)) = (&mut self.congestion, number) {
+            congestion.sent(now, number, contents.len(), paced);
+        }
+        if let Some(Away { transport, source, destination }) = self.away {
+            send(Transmit { transport, source, destination, contents });
+        }
+    }
+}

@@ -149,44 +149,36 @@ fn families(node: &Node) -> Vec<MetricFamily> {
     for (name, help, value) in gauges {
         families.push(family(name, help, MetricType::GAUGE, "", [("", value)].into_iter()));
     }
-    let refused: u64 = node.shards.iter().map(ShardHandle::refused).sum();
-    let counters = [
-        ("commands_refused", "commands a shard's full queue refused", refused as f64),
-        (
-            "tokens_refused",
-            "requests without a valid token",
-            get_count(&node.counters.tokens_refused),
-        ),
-        ("joins", "joins admitted", get_count(&node.counters.joins)),
-        ("resumes", "websockets that came back", get_count(&node.counters.resumes)),
-        (
-            "frames_refused",
-            "signalling frames not readable",
-            get_count(&node.counters.frames_refused),
-        ),
-        ("rooms_refused", "rooms not admitted", get_count(&node.counters.rooms_refused)),
-        (
-            "rooms_panicked",
-            "rooms ended by their own panic",
-            get_count(&node.counters.rooms_panicked),
-        ),
-        ("transports_gcm", "connections with AES-GCM", get_count(&node.counters.transports_gcm)),
-        ("transports_sha1", "connections with SHA1", get_count(&node.counters.transports_sha1)),
-        ("twirp_calls", "RoomService calls", get_count(&node.counters.twirp_calls)),
-        ("tcp_refused", "media TCP connections refused", get_count(&node.counters.tcp_refused)),
-        (
-            "connections_refused",
-            "connections dropped because all, or their address, had no place left",
-            get_count(&node.counters.connections_refused),
-        ),
-    ];
-    for (name, help, value) in counters {
+    for (name, help, value) in counters(node) {
         families.push(family(name, help, MetricType::COUNTER, "", [("", value)].into_iter()));
     }
     let refused = tickets_refused.iter().map(|(reason, count)| (*reason, *count as f64));
     let help = "tickets that were not good here";
     families.push(family("tickets_refused", help, MetricType::COUNTER, "reason", refused));
     families
+}
+
+fn counters(node: &Node) -> [(&'static str, &'static str, f64); 12] {
+    let counters = &node.counters;
+    let refused: u64 = node.shards.iter().map(ShardHandle::refused).sum();
+    [
+        ("commands_refused", "commands a shard's full queue refused", refused as f64),
+        ("tokens_refused", "requests without a valid token", get_count(&counters.tokens_refused)),
+        ("joins", "joins admitted", get_count(&counters.joins)),
+        ("resumes", "websockets that came back", get_count(&counters.resumes)),
+        ("frames_refused", "signalling frames not readable", get_count(&counters.frames_refused)),
+        ("rooms_refused", "rooms not admitted", get_count(&counters.rooms_refused)),
+        ("rooms_panicked", "rooms ended by their own panic", get_count(&counters.rooms_panicked)),
+        ("transports_gcm", "connections with AES-GCM", get_count(&counters.transports_gcm)),
+        ("transports_sha1", "connections with SHA1", get_count(&counters.transports_sha1)),
+        ("twirp_calls", "RoomService calls", get_count(&counters.twirp_calls)),
+        ("tcp_refused", "media TCP connections refused", get_count(&counters.tcp_refused)),
+        (
+            "connections_refused",
+            "connections dropped because all, or their address, had no place left",
+            get_count(&counters.connections_refused),
+        ),
+    ]
 }
 
 fn get_count(counter: &AtomicU64) -> f64 {

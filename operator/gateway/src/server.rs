@@ -1,8 +1,9 @@
 //! Listeners, connections, start and orderly stop.
 //!
 //! Decides who gets a connection at all. Invariants: connections are bounded in number, in all and
-//! for each address, WebSockets among them as long as they live; handshakes in time; after the order to stop every WebSocket is closed, and `run_until` returns,
-//! within grace, spread and a second or two.
+//! for each address, WebSockets among them as long as they live; handshakes are bounded in time;
+//! after the order to stop every WebSocket is closed, and `run_until` returns, within grace, spread
+//! and a second or two.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -234,6 +234,14 @@ pub struct Image {
     pub gateway: Option<String>,
     /// When images are pulled.
     pub pull_policy: PullPolicy,
+    /// Secrets of type `kubernetes.io/dockerconfigjson` in the same namespace, by which registries
+    /// that ask who pulls are reached.
+    #[schemars(
+        length(max = 8),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pull_secret_refs: Vec<LocalRef>,
 }
 
 /// When images are pulled.

@@ -91,3 +91,20 @@ fn bad_objects_are_refused_with_the_field_and_what_is_allowed() {
         Ok(())
     });
 }
+
+/// What the chart renders to, committed, as users apply it; unknown fields are refused too.
+#[test]
+fn every_object_of_the_chart_fits_its_schema() {
+    with_definitions("chart", |story| {
+        install::namespace(story.bed(), install::OPERATOR_NAMESPACE)?;
+        let rendered = cache::checkout().join("charts/hemicycle/rendered.yaml");
+        let file = rendered.display().to_string();
+        let strict = ["apply", "--dry-run=server", "--validate=strict", "-f", &file];
+        let said = install::kubectl(story.bed(), &strict)?;
+        let count = said.lines().filter(|line| line.contains("(server dry run)")).count();
+        let objects = fs::read_to_string(&rendered)?.matches("\nkind: ").count();
+        ensure!(count == objects && count > 20, "{count} of {objects} fit: {said}");
+        story.say(&format!("{count} objects fit their schemas"));
+        Ok(())
+    });
+}

@@ -4,11 +4,14 @@
 use hemicycle_crds::{
     MeetingCluster, MeetingClusterSpec,
     meeting_cluster::{
-        AddressSource, EvidenceLevel, Exposure as SpecExposure, MeetingPage, OnLoss as SpecOnLoss,
-        PullPolicy, Sovereignty, Toleration as SpecToleration,
+        AddressSource, EvidenceLevel, Exposure as SpecExposure, LocalRef, MeetingPage,
+        OnLoss as SpecOnLoss, PullPolicy, Sovereignty, Toleration as SpecToleration,
     },
 };
-use k8s_openapi::{api::core::v1::Toleration, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use k8s_openapi::{
+    api::core::v1::{LocalObjectReference, Toleration},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
 use kube::{Resource, ResourceExt};
 use media_api::ticket::PublicKey;
 use operator_core::{
@@ -93,7 +96,11 @@ fn port(number: i32) -> u16 {
 
 /// Owner reference that points to the meeting cluster.
 #[must_use]
-pub fn owner_of(cluster: &MeetingCluster) -> OwnerReference {
+pub fn pull_secret(reference: &LocalRef) -> LocalObjectReference {
+    LocalObjectReference { name: reference.name.clone() }
+}
+
+fn owner_of(cluster: &MeetingCluster) -> OwnerReference {
     OwnerReference {
         api_version: MeetingCluster::api_version(&()).into_owned(),
         kind: MeetingCluster::kind(&()).into_owned(),
@@ -123,7 +130,7 @@ fn workload(
         domain: spec.domain.clone(),
         credentials_secret: spec.credentials.secret_ref.name.clone(),
         image_pull_policy: pull_policy,
-        image_pull_secrets: vec![],
+        image_pull_secrets: spec.image.pull_secret_refs.iter().map(pull_secret).collect(),
         scopes: sovereignty.scopes.iter().map(ToString::to_string).collect(),
         minimum_evidence: sovereignty.minimum_evidence,
         ticket_keys: ticket_key.to_string(),

@@ -4,7 +4,7 @@ use hemicycle_crds::{SCOPE_LABEL_PREFIX, SCOPE_TAINT};
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
-        core::v1::{Pod, PodSpec, Service},
+        core::v1::{LocalObjectReference, Pod, PodSpec, Service},
         networking::v1::{Ingress, NetworkPolicy},
         policy::v1::PodDisruptionBudget,
     },
@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{
+    gateway,
     manifest::{Kind, Manifest},
     media_pod::{media_pod, template_hash},
     standing,
@@ -177,6 +178,19 @@ fn assert_pinned(spec: &PodSpec) {
     }
     let tolerated = spec.tolerations.as_ref().expect("set");
     assert!(tolerated.iter().any(|toleration| toleration.key.as_deref() == Some(SCOPE_TAINT)));
+}
+
+#[test]
+fn registries_that_ask_who_pulls_are_told() {
+    let secrets = vec![LocalObjectReference { name: "registry".into() }];
+    let workload = Workload { image_pull_secrets: secrets, ..workload() };
+    let media: Pod = typed(&media_pod(&workload, &pod_wish("visio-1")));
+    let gateway: Deployment = typed(&gateway::deployment(&workload));
+    let gateway = gateway.spec.expect("set").template.spec;
+    for spec in [media.spec, gateway] {
+        let named = spec.expect("set").image_pull_secrets.expect("set");
+        assert_eq!(named[0].name, "registry");
+    }
 }
 
 #[test]

@@ -186,12 +186,14 @@ impl World {
 
     fn step(&mut self, end: Instant) {
         self.exchange();
-        let mut next = end.min(self.shard_deadline).min(self.next_audio);
-        next = next.min(self.network.next().unwrap_or(end));
-        for deadline in self.client_deadlines.iter().chain(&self.next_video) {
-            next = next.min(*deadline);
-        }
-        self.now = next.max(self.now + Duration::from_micros(100));
+        let mut due = vec![end, self.shard_deadline, self.next_audio];
+        due.extend(self.network.next());
+        due.extend(self.client_deadlines.iter().chain(&self.next_video));
+        // Whoever is due and stays so is asked again a little later, but never beyond the next
+        // event: timers of the libraries draw on chance that has no seed.
+        let (late, ahead): (Vec<_>, Vec<_>) = due.into_iter().partition(|at| *at <= self.now);
+        let again = (!late.is_empty()).then(|| self.now + Duration::from_micros(100));
+        self.now = ahead.into_iter().chain(again).min().unwrap_or(end);
         if self.now >= self.next_audio {
             self.next_audio += Duration::from_millis(20);
             self.clients.iter_mut().for_each(|client| client.speak(self.now));

@@ -259,7 +259,7 @@ fn pod_environment(manifest: &Manifest) -> String {
 #[test]
 fn gateways_know_people_by_the_address_that_the_proxy_before_them_saw() {
     for workload in workloads() {
-        let deployment = super::gateway::deployment(&workload);
+        let deployment = gateway::deployment(&workload);
         let container = &deployment.body["spec"]["template"]["spec"]["containers"][0];
         let environment = container["env"].to_string();
         let behind_proxy = workload.route != Route::None;

@@ -118,7 +118,7 @@ fn the_operator_may_write_its_own_policies_and_no_others() {
                 continue;
             }
             if verbs.iter().any(|verb| ["update", "patch", "delete"].contains(&verb.as_str())) {
-                assert_eq!(verbs, ["update"]);
+                assert_eq!(verbs, ["get", "update"]);
                 let named: BTreeSet<String> = words(rule, "resourceNames").into_iter().collect();
                 assert_eq!(named, names);
             }

@@ -153,11 +153,15 @@ fn available(world: &World, report: &PlanReport) -> Condition {
     if let Some(gateway) = &world.gateway
         && gateway.replicas_ready == 0
     {
-        let message = format!(
-            "none of {} gateway replicas is ready: look at the Deployment's events",
-            gateway.replicas_wanted
-        );
-        return condition(kind, Status::False, Reason::GatewayNotReady, message);
+        // Gateways run where media may, or nowhere: then that is what must be mended.
+        let (reason, message) = homeless(report).unwrap_or_else(|| {
+            let wanted = gateway.replicas_wanted;
+            let message = format!(
+                "none of {wanted} gateway replicas is ready: look at the Deployment's events"
+            );
+            (Reason::GatewayNotReady, message)
+        });
+        return condition(kind, Status::False, reason, message);
     }
     if report.scale.serving == 0 {
         return match blocker(world, report) {
@@ -174,8 +178,8 @@ fn available(world: &World, report: &PlanReport) -> Condition {
 
 /// What keeps media nodes from being made or from serving, if anything does.
 fn blocker(world: &World, report: &PlanReport) -> Option<(Reason, String)> {
-    if let ScopeGate::Closed(loss) = &report.gate {
-        return Some((Reason::ScopeNotValid, loss.describe()));
+    if let Some(loss) = closed(report) {
+        return Some(loss);
     }
     let held = report.held().find_map(|(_, held)| match &held.on {
         WaitingOn::Credentials(what) => Some((Reason::CredentialsMissing, what.clone())),
@@ -185,11 +189,24 @@ fn blocker(world: &World, report: &PlanReport) -> Option<(Reason, String)> {
         )),
         _ => None,
     });
-    let no_place = || sovereignty::no_place(report).map(|it| (Reason::NoKubernetesNodeInScope, it));
     held.or_else(|| trouble::refused(world).map(|message| (Reason::ApiRefused, message)))
-        .or_else(no_place)
+        .or_else(|| no_place(report))
         .or_else(|| trouble::unplaced(world).map(|message| (Reason::PodUnschedulable, message)))
         .or_else(|| trouble::failing(world).map(|message| (Reason::MediaNodesFailing, message)))
+}
+
+/// Why neither media nor gateways may run anywhere.
+fn homeless(report: &PlanReport) -> Option<(Reason, String)> {
+    closed(report).or_else(|| no_place(report))
+}
+
+fn closed(report: &PlanReport) -> Option<(Reason, String)> {
+    let ScopeGate::Closed(loss) = &report.gate else { return None };
+    Some((Reason::ScopeNotValid, loss.describe()))
+}
+
+fn no_place(report: &PlanReport) -> Option<(Reason, String)> {
+    sovereignty::no_place(report).map(|message| (Reason::NoKubernetesNodeInScope, message))
 }
 
 fn progressing(world: &World, policy: &Policy, report: &PlanReport) -> Condition {

@@ -38,7 +38,17 @@ fn all_is_well_and_says_so() {
 #[test]
 fn each_trouble_has_its_condition_its_reason_and_its_cure() {
     use ConditionKind as Kind;
-    let cases: [Case; 19] = [
+    let cases: [Case; 20] = [
+        (
+            |w, _| {
+                w.scopes.as_mut().unwrap().clear();
+                w.gateway.as_mut().unwrap().replicas_ready = 0;
+            },
+            Kind::Ready,
+            Status::False,
+            Reason::ScopeNotValid,
+            "create it",
+        ),
         (
             |w, _| w.scopes.as_mut().unwrap().clear(),
             Kind::Ready,

@@ -80,7 +80,8 @@ fn listed(story: &Story, meetings: &Meetings<'_>, what: &str, n: u8) -> Result<(
     let mut seen = Value::Null;
     story.until(&format!("{what} is listed"), 10, || {
         seen = violation(story, meetings).unwrap_or_default();
-        seen["what"] == what && seen["kubernetesNode"] == format!("n{n}").as_str()
+        let goes_on = seen["ended"].is_null();
+        goes_on && seen["what"] == what && seen["kubernetesNode"] == format!("n{n}").as_str()
     })?;
     let told = |field: &str| seen[field].as_str().is_some_and(|text| !text.is_empty());
     ensure!(told("since") && told("remedy") && told("message"), "it tells too little: {seen}");

@@ -94,13 +94,13 @@ fn port(number: i32) -> u16 {
     u16::try_from(number).unwrap_or_default()
 }
 
-/// Owner reference that points to the meeting cluster.
-#[must_use]
-pub fn pull_secret(reference: &LocalRef) -> LocalObjectReference {
+fn pull_secret(reference: &LocalRef) -> LocalObjectReference {
     LocalObjectReference { name: reference.name.clone() }
 }
 
-fn owner_of(cluster: &MeetingCluster) -> OwnerReference {
+/// Owner reference that points to the meeting cluster.
+#[must_use]
+pub fn owner_of(cluster: &MeetingCluster) -> OwnerReference {
     OwnerReference {
         api_version: MeetingCluster::api_version(&()).into_owned(),
         kind: MeetingCluster::kind(&()).into_owned(),

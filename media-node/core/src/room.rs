@@ -295,11 +295,7 @@ impl Room {
                 return;
             };
             match transport.poll() {
-                Ok(RtcOutput::Transmit(packet)) => {
-                    if transport.admits(&packet) {
-                        send::transmit(ctx, packet);
-                    }
-                }
+                Ok(RtcOutput::Transmit(packet)) => send::transmit(ctx, packet),
                 Ok(RtcOutput::Event(event)) => self.happened(ctx, participant, side, event),
                 Ok(RtcOutput::Timeout(at)) => {
                     transport.library_at = Some(at);

@@ -127,8 +127,9 @@ impl Shard {
     }
 
     fn receive(&mut self, path: Path, contents: &[u8]) {
+        let known = self.routes.by_path(&path);
         let media = contents.first().is_some_and(|first| is_media(*first));
-        if let (true, Some(at)) = (media, self.routes.by_path(&path))
+        if let (true, Some(at)) = (media, known)
             && at.side == Side::Subscriber
         {
             self.with_room(at.room, |room, ctx| room.reported(ctx, at.participant, contents));
@@ -140,7 +141,6 @@ impl Shard {
         };
         // RFC 7983: STUN begins with 0 or 1; all else is believed only from validated addresses.
         let stun = contents.first().is_some_and(|first| *first < 2);
-        let known = self.routes.by_path(&path);
         let at = match (stun, known) {
             (false, None) => {
                 self.stats.drops.unvalidated += 1;

@@ -16,8 +16,8 @@ use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, Input, Output, Rtc, RtcError};
 
 use crate::config::ShardConfig;
+use crate::egress::Egress;
 use crate::egress::srtp::SrtpError;
-use crate::egress::{Away, Egress};
 use crate::ids::{Side, TransportRef};
 use crate::io::Transport as Carrier;
 use crate::shard::routes::Path;
@@ -198,11 +198,7 @@ impl Transport {
         let Some(egress) = self.egress.as_ref().filter(|egress| egress.has_keys()) else {
             return;
         };
-        let same = |away: Away| {
-            (away.transport, away.source, away.destination)
-                == (path.carrier, path.destination, path.source)
-        };
-        if !egress.away().is_some_and(same) {
+        if egress.path() != Some(*path) {
             self.rtc.direct_api().send_pli_feedback(NOBODY.into(), NOBODY.into());
         }
     }
@@ -212,7 +208,18 @@ impl Transport {
         Ok(self.rtc.handle_input(Input::Timeout(now))?)
     }
 
+    /// The next that the library has to say and may.
     pub(crate) fn poll(&mut self) -> Result<Output, TransportError> {
+        loop {
+            let output = self.poll_library()?;
+            match &output {
+                Output::Transmit(packet) if !self.admits(packet) => {}
+                _ => return Ok(output),
+            }
+        }
+    }
+
+    fn poll_library(&mut self) -> Result<Output, TransportError> {
         let Some(egress) = self.egress.as_mut().filter(|egress| !egress.has_keys()) else {
             return Ok(self.rtc.poll_output()?);
         };
@@ -227,7 +234,7 @@ impl Transport {
 
     /// The library sends this: whether it may. Media and its reports are the egress' where there is
     /// one; what goes to the nominated pair of addresses shows the egress where to send.
-    pub(crate) fn admits(&mut self, packet: &str0m::net::Transmit) -> bool {
+    fn admits(&mut self, packet: &str0m::net::Transmit) -> bool {
         let Some(egress) = &mut self.egress else {
             return true;
         };
@@ -235,12 +242,8 @@ impl Transport {
         // question came from.
         let first = packet.contents.first().copied().unwrap_or_default();
         if matches!(first, 20..=63 | 128..=191) {
-            let transport = match packet.proto {
-                Protocol::Udp => Carrier::Udp,
-                _ => Carrier::Tcp,
-            };
-            let (source, destination) = (packet.source, packet.destination);
-            egress.set_away(Away { transport, source, destination });
+            let (source, destination) = (packet.destination, packet.source);
+            egress.set_path(Path { carrier: carrier(packet.proto), source, destination });
         }
         !is_media(first)
     }
@@ -260,6 +263,14 @@ impl Transport {
 /// Whether a datagram that begins so is RTP or RTCP (RFC 7983).
 pub(crate) fn is_media(first: u8) -> bool {
     matches!(first, 128..=191)
+}
+
+/// By what a datagram of the library's leaves.
+pub(crate) fn carrier(proto: Protocol) -> Carrier {
+    match proto {
+        Protocol::Udp => Carrier::Udp,
+        _ => Carrier::Tcp,
+    }
 }
 
 fn receive<'a>(path: &Path, contents: DatagramRecv<'a>) -> Receive<'a> {

@@ -3,25 +3,18 @@
 //! Decides nothing. Invariant: numbers are given in the order in which datagrams leave, and the
 //! estimate is told of each that has one.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::stream::Stream;
 use crate::estimate::Congestion;
-use crate::io::{Transmit, Transport as Carrier};
-
-/// The pair of addresses that ICE nominated.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Away {
-    pub(crate) transport: Carrier,
-    pub(crate) source: SocketAddr,
-    pub(crate) destination: SocketAddr,
-}
+use crate::io::Transmit;
+use crate::shard::routes::Path;
 
 /// See the module's description.
 #[derive(Default)]
 pub(super) struct Line {
-    pub(super) away: Option<Away>,
+    /// How the client reaches us by the pair of addresses that ICE nominated: the way back.
+    pub(super) path: Option<Path>,
     pub(super) sequence: u16,
     /// From the first picture on; without it nothing waits.
     pub(super) congestion: Option<Box<Congestion>>,
@@ -55,8 +48,9 @@ impl Line {
         if let (Some(congestion), Some(number)) = (&mut self.congestion, number) {
             congestion.sent(now, number, contents.len(), paced);
         }
-        if let Some(Away { transport, source, destination }) = self.away {
-            send(Transmit { transport, source, destination, contents });
+        if let Some(Path { carrier, source, destination }) = self.path {
+            let (source, destination) = (destination, source);
+            send(Transmit { transport: carrier, source, destination, contents });
         }
     }
 }

@@ -21,8 +21,8 @@ use str0m::media::Mid;
 use crate::config::ShardConfig;
 use crate::estimate::Congestion;
 use crate::io::Transmit;
+use crate::shard::routes::Path;
 use crate::track::Kind;
-pub(crate) use line::Away;
 use line::Line;
 use rtcp::{Block, Compound, Feedback, Missing};
 use srtp::{Keys, Srtp, SrtpError};
@@ -122,13 +122,13 @@ impl Egress {
         Ok(())
     }
 
-    pub(crate) fn away(&self) -> Option<Away> {
-        self.line.away
+    pub(crate) fn path(&self) -> Option<Path> {
+        self.line.path
     }
 
-    /// Where ICE sends now.
-    pub(crate) fn set_away(&mut self, away: Away) {
-        self.line.away = Some(away);
+    /// Which way ICE has nominated now.
+    pub(crate) fn set_path(&mut self, path: Path) {
+        self.line.path = Some(path);
     }
 
     /// A section was agreed upon and carries a track from now on.
@@ -221,7 +221,7 @@ impl Egress {
 
     /// Lets everything leave that may.
     pub(crate) fn flush(&mut self, now: Instant, send: &mut impl FnMut(Transmit)) {
-        if self.srtp.is_none() || self.line.away.is_none() {
+        if self.srtp.is_none() || self.line.path.is_none() {
             return;
         }
         while let Some(queued) = self.voices.pop_front() {
@@ -452,7 +452,7 @@ impl Egress {
 
     /// When to come back.
     pub(crate) fn next(&self, now: Instant) -> Option<Instant> {
-        if self.srtp.is_none() || self.line.away.is_none() {
+        if self.srtp.is_none() || self.line.path.is_none() {
             return None;
         }
         let queued = !(self.pictures.is_empty() && self.repairs.is_empty());

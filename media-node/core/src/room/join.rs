@@ -368,11 +368,7 @@ fn hang_up(ctx: &mut Context<'_>, transport: &mut Transport) {
     }
     loop {
         match transport.poll() {
-            Ok(str0m::Output::Transmit(packet)) => {
-                if transport.admits(&packet) {
-                    super::send::transmit(ctx, packet);
-                }
-            }
+            Ok(str0m::Output::Transmit(packet)) => super::send::transmit(ctx, packet),
             Ok(str0m::Output::Event(_)) => {}
             Ok(str0m::Output::Timeout(_)) | Err(_) => return,
         }

@@ -2,11 +2,15 @@
 //!
 //! Decides nothing. Invariant: a transport that has something to send later has an alarm for it.
 
+use std::collections::VecDeque;
+
 use super::Room;
 use crate::context::Context;
 use crate::ids::{ParticipantSlot, Side};
-use crate::io::{Output, Transmit, Transport as Carrier};
+use crate::io::{Output, Transmit};
 use crate::shard::timers::Due;
+use crate::stats::ShardStats;
+use crate::transport::carrier;
 
 impl Room {
     /// A receiver's RTCP, which is the egress' to open.
@@ -40,11 +44,7 @@ impl Room {
         let (mut wake, mut estimate) = (None, None);
         if let Some(egress) = &mut transport.egress {
             let Context { now, outputs, stats, .. } = ctx;
-            egress.flush(*now, &mut |packet| {
-                stats.packets_out += 1;
-                stats.bytes_out += packet.contents.len() as u64;
-                outputs.push_back(Output::Transmit(packet));
-            });
+            egress.flush(*now, &mut |packet| leave(stats, outputs, packet));
             (wake, estimate) = (egress.next(*now), egress.take_estimate());
         }
         if let Some(at) = [wake, transport.library_at].into_iter().flatten().min() {
@@ -58,16 +58,17 @@ impl Room {
 
 /// Sends what the library made.
 pub(super) fn transmit(ctx: &mut Context<'_>, packet: str0m::net::Transmit) {
-    ctx.stats.packets_out += 1;
-    ctx.stats.bytes_out += packet.contents.len() as u64;
-    let transport = match packet.proto {
-        str0m::net::Protocol::Udp => Carrier::Udp,
-        _ => Carrier::Tcp,
-    };
-    ctx.outputs.push_back(Output::Transmit(Transmit {
-        transport,
+    let packet = Transmit {
+        transport: carrier(packet.proto),
         source: packet.source,
         destination: packet.destination,
         contents: packet.contents.into(),
-    }));
+    };
+    leave(ctx.stats, ctx.outputs, packet);
+}
+
+fn leave(stats: &mut ShardStats, outputs: &mut VecDeque<Output>, packet: Transmit) {
+    stats.packets_out += 1;
+    stats.bytes_out += packet.contents.len() as u64;
+    outputs.push_back(Output::Transmit(packet));
 }

@@ -10,7 +10,7 @@ use operator_core::{sovereignty, violation::Violation};
 use serde_json::{Value, json};
 
 use super::{
-    build::manifest::{Kind, Manifest},
+    build::manifest::{Kind, Manifest, hash_of},
     context::Context,
     objects,
     tell::Account,
@@ -37,7 +37,7 @@ pub(super) async fn publish(context: &Context, account: &Account<'_>) {
         return;
     }
     let content = content(account);
-    let hash = objects::hash_of(&content);
+    let hash = hash_of([&content]);
     if told.as_ref() == Some(&hash) {
         return;
     }

@@ -13,7 +13,7 @@ use kube::{
 use serde_json::Value;
 
 use super::{
-    build::manifest::{Kind, Manifest},
+    build::manifest::{Kind, Manifest, hash_of},
     context::{Context, Memory},
     error::ReconcileError,
     workload::{MANAGED_BY, Workload},
@@ -48,7 +48,7 @@ pub async fn apply(
     let mut written = BTreeSet::new();
     for kind in Kind::PRUNED {
         let wanted: Vec<_> = wanted.iter().filter(|manifest| manifest.kind == kind).collect();
-        let wish = hash_of(&wanted.iter().map(|manifest| manifest.body.clone()).collect());
+        let wish = hash_of(wanted.iter().map(|manifest| &manifest.body));
         let look = |memory: &mut Memory| {
             // Nobody watches a kind that may not be installed.
             if kind == Kind::HttpRoute && !wanted.is_empty() {
@@ -123,7 +123,7 @@ async fn apply_one(
     live: Option<&DynamicObject>,
 ) -> Result<bool, ReconcileError> {
     let mut body = manifest.body.clone();
-    let hash = hash_of(&body);
+    let hash = hash_of([&body]);
     if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
         let annotations = metadata.entry("annotations").or_insert_with(|| serde_json::json!({}));
         if let Some(annotations) = annotations.as_object_mut() {
@@ -174,14 +174,6 @@ async fn delete(
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(source) => Err(ReconcileError::Write { act, source }),
     }
-}
-
-/// Tells contents apart; no secret and no signature.
-pub(super) fn hash_of(body: &Value) -> String {
-    let hash = body.to_string().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    format!("{hash:016x}")
 }
 
 /// Every field that we set has the value that we set. Fields that others or defaults set do not

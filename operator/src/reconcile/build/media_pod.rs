@@ -6,7 +6,7 @@ use hemicycle_crds::{ANNOTATION_ADDRESSES, ANNOTATION_TEMPLATE_HASH};
 use serde_json::{Value, json};
 
 use super::{
-    manifest::{Kind, Manifest},
+    manifest::{Kind, Manifest, hash_of},
     pinning,
 };
 use crate::reconcile::workload::{
@@ -85,18 +85,13 @@ pub fn media_pod(workload: &Workload, pod: &MediaPod) -> Manifest {
 
 /// Hash of everything that makes a media pod, but for its name and its maker's epoch: pods with
 /// another one are outdated.
-/// FNV-1a over the JSON, whose keys are ordered.
 #[must_use]
 pub fn template_hash(workload: &Workload) -> String {
     let owner = workload.owner.clone();
     let anybody = MediaPod { name: "media-node".to_owned(), owner, epoch: 0 };
     // How long a pod may take to end is no reason to replace it.
     let spec = pod_spec(&Workload { drain_seconds: 0, ..workload.clone() }, &anybody);
-    let text = json!([spec, workload.media.labels, workload.media.annotations]).to_string();
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    format!("{hash:016x}")
+    hash_of([&json!([spec, workload.media.labels, workload.media.annotations])])
 }
 
 fn pod_spec(workload: &Workload, pod: &MediaPod) -> Value {

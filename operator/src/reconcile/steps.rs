@@ -196,20 +196,14 @@ impl Executor<'_> {
     ) -> Result<(), ReconcileError> {
         let name = seen.name.as_str();
         let act = format!("delete MediaNode {name}");
-        let params = delete_params(Preconditions {
-            uid: Some(seen.uid.as_str().to_owned()),
-            resource_version: Some(seen.resource_version.as_str().to_owned()),
-        });
+        let params = as_seen(seen.uid, Some(seen.resource_version));
         delete(&self.api(Kind::MediaNode), name, &params, &act).await?;
         tracing::info!(media_node = name, evidence = evidence.describe(), "deleted a media node");
         // The garbage collector would delete the pod too; `kubectl drain` waits for it, so we do
         // not.
         if let Some(pod_uid) = pod_uid(evidence) {
             let act = format!("delete Pod {name}");
-            let params = delete_params(Preconditions {
-                uid: Some(pod_uid.as_str().to_owned()),
-                resource_version: self.pod_version(seen.name),
-            });
+            let params = as_seen(pod_uid, self.pod_version(seen.name));
             match delete(&self.api(Kind::Pod), name, &params, &act).await {
                 // It changed since, but its owner is gone: the garbage collector has it.
                 Err(ReconcileError::Write { source, .. }) if is_conflict(&source) => {}
@@ -226,18 +220,15 @@ impl Executor<'_> {
         resource_version: &ResourceVersion,
     ) -> Result<(), ReconcileError> {
         let act = format!("delete Pod {pod}");
-        let params = delete_params(Preconditions {
-            uid: Some(uid.as_str().to_owned()),
-            resource_version: Some(resource_version.as_str().to_owned()),
-        });
+        let params = as_seen(uid, Some(resource_version));
         delete(&self.api(Kind::Pod), pod.as_str(), &params, &act).await?;
         tracing::info!(%pod, "a gateway leaves a Kubernetes node that left the scope");
         Ok(())
     }
 
-    fn pod_version(&self, name: &MediaNodeName) -> Option<String> {
+    fn pod_version(&self, name: &MediaNodeName) -> Option<&ResourceVersion> {
         match &self.world.media_nodes.get(name)?.pod {
-            PodSeen::Present(pod) => Some(pod.resource_version.as_str().to_owned()),
+            PodSeen::Present(pod) => Some(&pod.resource_version),
             PodSeen::NeverCreated | PodSeen::Gone => None,
         }
     }
@@ -284,7 +275,12 @@ fn pod_uid(evidence: &Evidence) -> Option<&Uid> {
     }
 }
 
-fn delete_params(preconditions: Preconditions) -> DeleteParams {
+/// Deletes this object and no successor, and only as it was seen.
+fn as_seen(uid: &Uid, resource_version: Option<&ResourceVersion>) -> DeleteParams {
+    let preconditions = Preconditions {
+        uid: Some(uid.as_str().to_owned()),
+        resource_version: resource_version.map(|version| version.as_str().to_owned()),
+    };
     DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() }
 }
 

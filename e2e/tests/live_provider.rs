@@ -74,10 +74,8 @@ fn the_same_subregion_of_another_account_carries_no_room() {
         ensure!((stamp(1).as_str(), stamp(2).as_str(), stamp(3).as_str()) == ("E2", "", ""));
         meetings.wish("capacity", &json!({"minNodes": 2, "maxNodes": 2}))?;
         meetings.told_in_time("CapacityOK", "False", "Kubernetes node")?;
-        let on = story.kubectl(
-            "get pods -l hemicycle.dev/component=media-node -o jsonpath={.items[*].spec.nodeName}",
-        )?;
-        ensure!(on.trim() == "n1", "media pods run on {on}");
+        let on = meetings.kubernetes_nodes("media-node");
+        ensure!(on == ["n1"], "media pods run on {on:?}");
         people.end();
         Ok(())
     });

@@ -64,13 +64,11 @@ fn violations(story: &Story, meetings: &Meetings<'_>) -> Result<Vec<Value>> {
 }
 
 /// Waits until every gateway runs on Kubernetes node `n`.
-fn doors_on(story: &Story, n: u8) -> Result<()> {
-    let line = "get pods -l hemicycle.dev/component=gateway \
-                -o jsonpath={.items[*].spec.nodeName}";
+fn doors_on(story: &Story, meetings: &Meetings<'_>, n: u8) -> Result<()> {
     let node = format!("n{n}");
     story.until(&format!("every gateway runs on {node}"), 40, || {
-        let on = story.kubectl(line).unwrap_or_default();
-        !on.is_empty() && on.split_whitespace().all(|it| it == node)
+        let on = meetings.kubernetes_nodes("gateway");
+        !on.is_empty() && on.iter().all(|it| *it == node)
     })?;
     Ok(())
 }
@@ -149,7 +147,7 @@ fn a_label_taken_away_closes_the_door_and_cuts_no_meeting() {
         ensure!(noticed.gone.is_empty(), "gone: {:?}", noticed.gone);
         elsewhere(story, &people, kubernetes_node, 40)?;
         people.flow(20)?;
-        doors_on(story, 2)?;
+        doors_on(story, &meetings, 2)?;
         closed(story, &meetings)?;
         let all = violations(story, &meetings)?;
         ensure!(all.len() > 1, "no gateway is among the violations: {all:?}");

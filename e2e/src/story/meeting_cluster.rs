@@ -177,6 +177,12 @@ impl Meetings<'_> {
         self.words(component, "{.items[*].metadata.name}")
     }
 
+    /// Kubernetes nodes of its running pods of one component, once for each pod.
+    #[must_use]
+    pub fn kubernetes_nodes(&self, component: &str) -> Vec<String> {
+        self.words(component, "{.items[*].spec.nodeName}")
+    }
+
     /// The media node at the Kubernetes node that has `address`, where a room's media goes.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use places::Places;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
@@ -20,7 +21,6 @@ use tokio::time::timeout;
 
 use self::framing::{framed, local_ufrag, read_frame};
 use crate::node::{Node, count};
-use crate::places::Places;
 use crate::shard::{ShardCommand, ShardHandle, TCP_FRAMES_MAX, TCP_FRAMES_WAITING_MAX};
 
 /// Connections at once; a participant has one or two.
@@ -46,7 +46,7 @@ pub async fn serve(listener: TcpListener, advertised: SocketAddr, node: Arc<Node
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let Some(place) = places.take(source.ip()) else {
+        let Ok(place) = places.take(source.ip()) else {
             count(&node.counters.tcp_refused);
             continue;
         };

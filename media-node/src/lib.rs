@@ -26,7 +26,6 @@ pub mod listen;
 pub mod logging;
 pub mod net;
 pub mod node;
-pub mod places;
 pub mod rooms;
 pub mod serve;
 pub mod shard;

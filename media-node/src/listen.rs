@@ -12,11 +12,11 @@ use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use places::{Held, Place, Places};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::node::{Node, count};
-use crate::places::{Held, Places};
 use crate::tls::{Role, Tls};
 
 /// Connections at once: more than a media node can hold participants.
@@ -69,16 +69,16 @@ async fn serve_within(
                 continue;
             }
         };
-        let Some(place) = places.take(peer.ip()) else {
+        let Ok(place) = places.take(peer.ip()) else {
             refused();
             continue;
         };
         let _ = stream.set_nodelay(true);
-        tokio::spawn(serve_stream(Held { stream, place }, door.clone(), router.clone()));
+        tokio::spawn(serve_stream(Held::new(stream, place), door.clone(), router.clone()));
     }
 }
 
-async fn serve_stream(stream: Held<TcpStream>, door: Option<Door>, router: Router) {
+async fn serve_stream(stream: Held<TcpStream, Place>, door: Option<Door>, router: Router) {
     let Some(door) = door else {
         return serve_connection(stream, router).await;
     };

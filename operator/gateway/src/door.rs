@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use livekit_contract::connect::{ConnectQuery, Endpoint};
 use livekit_contract::grants::Claims;
 use livekit_contract::token::{self, TokenError};
+use places::Places;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,7 +25,6 @@ use crate::limits::{AddressLimits, client_address};
 use crate::metrics::Metrics;
 use crate::page::{self, Page};
 use crate::pipe::Times;
-use crate::places::Places;
 use crate::reply::{self, Body};
 use crate::router::Router;
 

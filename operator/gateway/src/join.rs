@@ -15,13 +15,14 @@ use hyper_util::rt::TokioIo;
 use livekit_contract::connect::ConnectQuery;
 use livekit_contract::grants::Claims;
 use livekit_contract::token::TokenError;
+use places::{NoPlace, Place};
 use std::sync::Arc;
 
 use crate::directory::MediaNode;
 use crate::door::{Caller, Door};
+use crate::metrics::Counted;
 use crate::pipe::{self, Stop};
 use crate::placer::RouteError;
-use crate::places::{NoPlace, Place};
 use crate::reply::{self, Body};
 use crate::router::Wanted;
 use crate::upstream::{ROOM_HEADER, forwarded};
@@ -177,7 +178,7 @@ impl Door {
         self.pipes.spawn(async move {
             let _place = place;
             let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
-            metrics.websockets.inc();
+            let open = Counted::new(metrics.websockets.clone());
             let stop = async {
                 tokio::select! {
                     () = media_node.gone.cancelled() => Stop::MediaNodeGone,
@@ -189,7 +190,7 @@ impl Door {
             };
             let (client, upstream) = (TokioIo::new(client), TokioIo::new(upstream));
             let ended = pipe::run(client, upstream, stop, times, &metrics).await;
-            metrics.websockets.dec();
+            drop(open);
             metrics.websockets_ended.with_label_values(&[ended.label()]).inc();
             tracing::debug!(media_node = media_node.name, by = ended.label(), "a WebSocket ended");
         });

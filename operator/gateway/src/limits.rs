@@ -6,8 +6,10 @@
 //! Invariant: memory is bounded by [`ADDRESSES_MAX`], whatever addresses come.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+use places::network_of;
 
 /// Addresses remembered at once, about 6 MiB. Forgetting one gives it a full bucket again, which
 /// is all that a flood from many addresses gains.
@@ -75,18 +77,6 @@ impl AddressLimits {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.young.is_empty() && self.old.is_empty()
-    }
-}
-
-/// Who counts as one: an IPv4 address, or the /64 that one IPv6 subscriber is given.
-#[must_use]
-pub fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
     }
 }
 

@@ -49,6 +49,22 @@ pub struct Metrics {
     pub listings_filled_in: IntCounter,
 }
 
+/// One more in a gauge, as long as it lives.
+pub(crate) struct Counted(IntGauge);
+
+impl Counted {
+    pub(crate) fn new(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl Metrics {
     /// Registers every metric.
     ///

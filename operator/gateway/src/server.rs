@@ -13,8 +13,9 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use places::{Held, Places};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -24,11 +25,9 @@ use crate::directory::Directory;
 use crate::door::Door;
 use crate::files::Files;
 use crate::follow::follow;
-use crate::held::Held;
 use crate::limits::AddressLimits;
-use crate::metrics::Metrics;
+use crate::metrics::{Counted, Metrics};
 use crate::placer::Placer;
-use crate::places::Places;
 use crate::router::Router;
 use crate::upstream::Upstream;
 
@@ -42,6 +41,8 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 100;
 /// What is left open after the spread is cut after this long.
 const CUT_AFTER: Duration = Duration::from_secs(2);
+/// One connection beside so many WebSockets.
+const BESIDE: usize = 16;
 /// Pause after the system refused to accept (out of files), so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -149,11 +150,18 @@ impl Gateway {
     }
 }
 
+/// As many places and, beside them, a sixteenth more of both: for those who ask for something else,
+/// and for telling whoever comes in vain why.
+fn places_beside(max: usize, per_address_max: usize) -> Arc<Places> {
+    let more = |number: usize| number.saturating_add(number.div_ceil(BESIDE));
+    Places::new(more(max), more(per_address_max))
+}
+
 async fn accept(listener: TcpListener, door: Arc<Door>, config: Config, closed: CancellationToken) {
     // Behind proxies all connections come from a few addresses, which are not the clients'.
     let direct = config.trusted_hops == 0;
     let own = if direct { config.connections_per_address_max } else { config.connections_max };
-    let places = Places::beside(config.connections_max, own);
+    let places = places_beside(config.connections_max, own);
     let mut limits = AddressLimits::new(config.connection_rate, config.connection_burst);
     while let Some(accepted) = closed.run_until_cancelled(listener.accept()).await {
         let (stream, peer) = match accepted {
@@ -178,14 +186,15 @@ async fn accept(listener: TcpListener, door: Arc<Door>, config: Config, closed: 
         if stream.set_nodelay(true).is_err() {
             continue;
         }
-        let stream = Held::new(stream, place, door.metrics.connections.clone());
+        let open = Counted::new(door.metrics.connections.clone());
+        let stream = Held::new(stream, (place, open));
         let (door, closed) = (Arc::clone(&door), closed.clone());
         tokio::spawn(async move { greet(stream, peer, &door, closed).await });
     }
 }
 
 async fn greet(
-    stream: Held<TcpStream>,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     peer: SocketAddr,
     door: &Arc<Door>,
     closed: CancellationToken,

@@ -1,39 +1,28 @@
-//! A connection with its place.
+//! A connection with what must be given back when it is over, such as its place.
 //!
-//! Decides nothing. Invariant: the place is given back when the stream is dropped and not before,
-//! whoever reads and writes it then: TLS, HTTP or, after an upgrade, a pipe.
+//! Decides nothing. Invariant: that is dropped with the stream and not before, whoever reads and
+//! writes the stream then: TLS, HTTP or, after an upgrade, a WebSocket.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use prometheus::IntGauge;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::places::Place;
-
-/// A stream that holds a place, and is counted, as long as it lives.
-pub struct Held<S> {
+/// A stream that holds `H` as long as it lives.
+pub struct Held<S, H> {
     stream: S,
-    open: IntGauge,
-    _place: Place,
+    _held: H,
 }
 
-impl<S> Held<S> {
-    /// `stream` in `place`, counted in `open`.
-    pub fn new(stream: S, place: Place, open: IntGauge) -> Self {
-        open.inc();
-        Self { stream, open, _place: place }
+impl<S, H> Held<S, H> {
+    /// `stream`, and what goes with it.
+    pub fn new(stream: S, held: H) -> Self {
+        Self { stream, _held: held }
     }
 }
 
-impl<S> Drop for Held<S> {
-    fn drop(&mut self) {
-        self.open.dec();
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
+impl<S: AsyncRead + Unpin, H: Unpin> AsyncRead for Held<S, H> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -43,7 +32,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
+impl<S: AsyncWrite + Unpin, H: Unpin> AsyncWrite for Held<S, H> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,17 +1,17 @@
 //! Places for what lasts: connections and WebSockets, counted in all and for each address.
 //!
-//! Decides whether one more may be held. Invariant: a place is taken until its [`Place`] is
-//! dropped, whatever became of the connection meanwhile; memory is bounded by the places.
+//! Decides whether one more may be held; accepts and closes nothing. For every listener that
+//! strangers reach. Invariant: a place is taken until its [`Place`] is dropped, whatever became of
+//! the connection meanwhile; memory is bounded by the places.
+
+mod held;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::limits::network_of;
-
-/// One connection beside so many WebSockets.
-const BESIDE: usize = 16;
+pub use held::Held;
 
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,14 +56,6 @@ impl NoPlace {
 }
 
 impl Places {
-    /// As many places and, beside them, a sixteenth more of both: for those who ask for something
-    /// else, and for telling whoever comes in vain why.
-    #[must_use]
-    pub fn beside(max: usize, per_address_max: usize) -> Arc<Self> {
-        let more = |number: usize| number.saturating_add(number.div_ceil(BESIDE));
-        Self::new(more(max), more(per_address_max))
-    }
-
     /// `max` places, of which one address may have `per_address_max`.
     #[must_use]
     pub fn new(max: usize, per_address_max: usize) -> Arc<Self> {
@@ -104,6 +96,18 @@ impl Drop for Place {
             } else {
                 own.remove();
             }
+        }
+    }
+}
+
+/// Who counts as one: an IPv4 address, or the /64 that one IPv6 subscriber is given.
+#[must_use]
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
         }
     }
 }

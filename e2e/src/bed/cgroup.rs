@@ -39,6 +39,21 @@ pub(super) fn join(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Leaves cgroup `path` only what processor time nobody else wants: the class of its own for that
+/// where the kernel has one (since 5.15), the smallest share before.
+///
+/// # Errors
+/// If the controller takes neither.
+pub(super) fn yield_processor(path: &Path) -> Result<()> {
+    let own = |root: PathBuf| root.join(path).join("cpu.shares");
+    for shares in mounts().into_iter().map(own).filter(|file| file.exists()) {
+        let idle = shares.with_file_name("cpu.idle");
+        let (file, value) = if idle.exists() { (idle, "1") } else { (shares, "2") };
+        fs::write(&file, value).map_err(|source| Error::file("write", &file, source))?;
+    }
+    Ok(())
+}
+
 /// A new cpuset of cgroup v1 is empty and takes no process: give each level what the root has.
 fn inherit(root: &Path, path: &Path, file: &str) -> Result<()> {
     let Ok(all) = fs::read_to_string(root.join(file)) else {

@@ -123,6 +123,11 @@ enum Verb {
         #[arg(required = true, allow_hyphen_values = true)]
         line: Vec<OsString>,
     },
+    #[command(name = "_aside", hide = true, trailing_var_arg = true)]
+    Aside {
+        #[arg(required = true, allow_hyphen_values = true)]
+        line: Vec<OsString>,
+    },
     #[command(name = "_init", hide = true)]
     Init,
     #[command(name = "_boot", hide = true)]
@@ -171,6 +176,7 @@ fn act(verb: Verb) -> Result<()> {
         }
         Verb::In { group, line } => namespaces::join_and_become(&layout.cgroup(&group), &line),
         Verb::RunBeside { line } => namespaces::join_and_become(&layout.run_cgroup(), &line),
+        Verb::Aside { line } => namespaces::become_aside(&layout.aside_cgroup(), &line),
         Verb::Run { line } => become_inside(&Bed::open(layout)?, &line),
         verb => act_on(&Bed::open(layout)?, verb),
     }

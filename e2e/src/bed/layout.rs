@@ -152,6 +152,11 @@ impl Layout {
         self.cgroup("").with_added_extension("run")
     }
 
+    /// The cgroup of what a script runs only while no bed wants the processor.
+    pub(super) fn aside_cgroup(&self) -> PathBuf {
+        self.cgroup("").with_added_extension("aside")
+    }
+
     pub(super) fn create(&self, nodes: u8) -> Result<()> {
         if nodes == 0 || nodes > NODES_MAX {
             let known = format!("1 to {NODES_MAX}");

@@ -186,9 +186,11 @@ impl Bed {
     /// # Errors
     /// As [`Bed::down`].
     pub fn end_run(&self) -> Result<()> {
-        let group = self.layout.run_cgroup();
-        end_group(&group)?;
-        cgroup::remove(&group)
+        for group in [self.layout.run_cgroup(), self.layout.aside_cgroup()] {
+            end_group(&group)?;
+            cgroup::remove(&group)?;
+        }
+        Ok(())
     }
 
     fn end_processes(&self) -> Result<()> {

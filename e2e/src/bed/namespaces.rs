@@ -131,6 +131,21 @@ impl Bed {
 /// If the cgroup or the program cannot be had; on success it never returns.
 pub(super) fn join_and_become(group: &Path, line: &[OsString]) -> Result<()> {
     cgroup::join(group)?;
+    become_line(line)
+}
+
+/// As [`join_and_become`], in a cgroup that gets the processor only while nobody else wants it.
+/// Niceness would not do: it orders the processes of one cgroup, and each bed is another.
+///
+/// # Errors
+/// Likewise.
+pub(super) fn become_aside(group: &Path, line: &[OsString]) -> Result<()> {
+    cgroup::join(group)?;
+    cgroup::yield_processor(group)?;
+    become_line(line)
+}
+
+fn become_line(line: &[OsString]) -> Result<()> {
     let Some((program, arguments)) = line.split_first() else {
         return Ok(());
     };

@@ -27,7 +27,7 @@ impl Bed {
 #[must_use]
 pub fn memory_mib(layout: &Layout) -> u64 {
     let beds = layout.all_of_run().into_iter().map(|layout| layout.cgroup(""));
-    let groups = beds.chain([layout.run_cgroup()]);
+    let groups = beds.chain([layout.run_cgroup(), layout.aside_cgroup()]);
     let bytes = groups.map(|group| number("memory", &group, "memory.stat", "total_rss "));
     (bytes.sum::<f64>() / 1_048_576.0) as u64
 }

@@ -1,6 +1,7 @@
 //! The log of one stage: where its commands write, and what is read back from it. Decides nothing.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -19,9 +20,6 @@ const TAIL_LINES: usize = 60;
 /// Failures shown of it before that, and lines of each: a name and what was wrong.
 const REASONS_MAX: usize = 5;
 const REASON_LINES: usize = 8;
-
-/// How much the commands of a stage that gives way step back: to a tenth of the others' share.
-const NICENESS: &str = "10";
 
 /// Log of one stage, emptied when it begins.
 #[derive(Debug)]
@@ -112,10 +110,11 @@ impl Log {
     }
 }
 
-/// The same command, run so that it steps back for others.
+/// The same command, run so that it gets what processor time nobody else wants: this program does
+/// that under the bed's name.
 fn giving_way(command: &Command) -> Command {
-    let mut twin = Command::new("nice");
-    twin.args(["-n", NICENESS]).arg(command.get_program()).args(command.get_args());
+    let mut twin = Command::new("/proc/self/exe");
+    twin.arg0("testbed").arg("_aside").arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => twin.env(name, value),

@@ -59,9 +59,9 @@ type Act = fn(&mut Surroundings, &Log) -> anyhow::Result<Count>;
 /// Beside what a stage may run. The stages of one lane run one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lane {
-    /// Before all others: cheap, or made for them.
+    /// Before all others: cheap, made for them, or with sockets and limits of time of its own.
     First,
-    /// Computes, beside the next two, and gives way to them.
+    /// Only computes: beside the next two, whenever these leave the processor to it.
     Computes,
     /// Mostly waits for a cluster on the run's first bed, beside its neighbours.
     Cluster,

@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
     ),
     validation = Rule::new(
         "self.exposure != 'NodePort' || \
-         (self.udpPortFirst >= 30000 && self.udpPortFirst + self.shards <= 32768 && \
-         self.tcpPort >= 30000 && self.tcpPort <= 32767)"
+         (self.udpPortFirst >= 30000 && self.udpPortFirst + self.shards <= 32768)"
     ).message(
-        "spec.media.udpPortFirst and tcpPort must lie within 30000 to 32767 if exposure is NodePort"
+        "spec.media.udpPortFirst and all shards' ports must lie within 30000 to 32767 if exposure \
+         is NodePort"
     )
 )]
 pub struct Media {
@@ -27,7 +27,8 @@ pub struct Media {
     /// each media node has ports of its own, the next ones by its number.
     #[schemars(range(min = 1024, max = 65_535))]
     pub udp_port_first: i32,
-    /// TCP port for participants whose network lets no UDP through.
+    /// TCP port for participants whose network lets no UDP through. With exposure NodePort it is
+    /// not read: each media node has the number of its first UDP port for TCP as well.
     #[schemars(range(min = 1024, max = 65_535))]
     pub tcp_port: i32,
     /// Threads that forward media; 0 takes one for each whole core of the pod, at least one.

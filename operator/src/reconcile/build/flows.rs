@@ -64,7 +64,7 @@ pub struct Flow {
 pub fn flows(workload: &Workload) -> Vec<Flow> {
     use Direction::{Egress, Ingress};
     let media = &workload.media;
-    let udp = (media.udp_port_first, media_pod::udp_port_last(media));
+    let (udp, tcp) = (media_pod::udp_ports(media), media_pod::tcp_ports(media));
     let placer = workload.placer_address.rsplit_once(':');
     let placer = placer.and_then(|(_, port)| port.parse().ok()).unwrap_or(PLACER_PORT);
     let media_node = |direction, protocol, (first, last), peer, why| Flow {
@@ -88,7 +88,7 @@ pub fn flows(workload: &Workload) -> Vec<Flow> {
     let one = |port: u16| (port, port);
     vec![
         media_node(Ingress, "UDP", udp, Peer::Anybody, "media (ICE, DTLS, SRTP)"),
-        media_node(Ingress, "TCP", one(media.tcp_port), Peer::Anybody, "media over TCP"),
+        media_node(Ingress, "TCP", tcp, Peer::Anybody, "media over TCP"),
         media_node(
             Ingress,
             "TCP",

@@ -53,12 +53,32 @@ pub fn udp_port_first(media: &MediaTemplate, media_node: &str) -> u16 {
     first.saturating_add(slot.saturating_mul(shards))
 }
 
-/// The last UDP port that media nodes may have.
+/// TCP port of a media node. A NodePort may be had for both protocols, so there it is the number of
+/// the first shard's.
 #[must_use]
-pub fn udp_port_last(media: &MediaTemplate) -> u16 {
+pub fn tcp_port(media: &MediaTemplate, media_node: &str) -> u16 {
     match media.exposure {
-        Exposure::NodePort => NODE_PORT_END - 1,
-        _ => media.udp_port_first.saturating_add(media.shards.saturating_sub(1)),
+        Exposure::NodePort => udp_port_first(media, media_node),
+        _ => media.tcp_port,
+    }
+}
+
+/// First and last TCP port that media nodes may have.
+#[must_use]
+pub fn tcp_ports(media: &MediaTemplate) -> (u16, u16) {
+    match media.exposure {
+        Exposure::NodePort => udp_ports(media),
+        _ => (media.tcp_port, media.tcp_port),
+    }
+}
+
+/// First and last UDP port that media nodes may have.
+#[must_use]
+pub fn udp_ports(media: &MediaTemplate) -> (u16, u16) {
+    let first = media.udp_port_first;
+    match media.exposure {
+        Exposure::NodePort => (first, NODE_PORT_END - 1),
+        _ => (first, first.saturating_add(media.shards.saturating_sub(1))),
     }
 }
 
@@ -161,7 +181,7 @@ fn container(workload: &Workload, pod: &MediaPod) -> Value {
         "image": media.image,
         "imagePullPolicy": workload.image_pull_policy,
         "env": environment(workload, pod),
-        "ports": ports(media, udp_port_first(media, &pod.name)),
+        "ports": ports(media, &pod.name),
         // Equal, and whole cores: the kubelet can then pin shards to them.
         "resources": {"requests": resources, "limits": resources},
         "securityContext": {
@@ -210,7 +230,7 @@ fn environment(workload: &Workload, pod: &MediaPod) -> Vec<Value> {
         value("HEMICYCLE_TICKET_KEYS", workload.ticket_keys.clone()),
         value("HEMICYCLE_SHARDS", media.shards.to_string()),
         value("HEMICYCLE_UDP_PORT_FIRST", udp_port_first(media, &pod.name).to_string()),
-        value("HEMICYCLE_TCP_PORT", media.tcp_port.to_string()),
+        value("HEMICYCLE_TCP_PORT", tcp_port(media, &pod.name).to_string()),
         match media.advertised {
             AdvertisedAddress::HostIp => field(advertised, "status.hostIP"),
             // Written by the operator as soon as the pod is bound; read at each start of the
@@ -226,7 +246,7 @@ fn environment(workload: &Workload, pod: &MediaPod) -> Vec<Value> {
     all
 }
 
-fn ports(media: &MediaTemplate, udp_port_first: u16) -> Vec<Value> {
+fn ports(media: &MediaTemplate, media_node: &str) -> Vec<Value> {
     let bound = matches!(media.exposure, Exposure::HostPort | Exposure::HostNetwork);
     let media_port = |name: String, port: u16, protocol: &str| {
         let mut entry = json!({"name": name, "containerPort": port, "protocol": protocol});
@@ -247,8 +267,9 @@ fn ports(media: &MediaTemplate, udp_port_first: u16) -> Vec<Value> {
         own("signal", SIGNAL_PORT),
         own("control", CONTROL_PORT),
         own("admin", ADMIN_PORT),
-        media_port("ice-tcp".to_owned(), media.tcp_port, "TCP"),
+        media_port("ice-tcp".to_owned(), tcp_port(media, media_node), "TCP"),
     ];
+    let udp_port_first = udp_port_first(media, media_node);
     all.extend((0..media.shards).map(|shard| {
         let port = udp_port_first.saturating_add(shard);
         media_port(format!("media-{shard}"), port, "UDP")
@@ -271,24 +292,19 @@ pub fn media_service(workload: &Workload, media_node: &str) -> Option<Manifest> 
         Exposure::NodePort => "NodePort",
         Exposure::LoadBalancer => "LoadBalancer",
     };
+    let port = |name: String, port: u16, protocol: &str| {
+        let mut entry =
+            json!({"name": name, "port": port, "targetPort": port, "protocol": protocol});
+        // Participants are told this port, so the outside must have the same.
+        if let (Exposure::NodePort, Some(entry)) = (media.exposure, entry.as_object_mut()) {
+            entry.insert("nodePort".to_owned(), json!(port));
+        }
+        entry
+    };
     let first = udp_port_first(media, media_node);
-    let mut ports: Vec<Value> = (0..media.shards)
-        .map(|shard| {
-            let port = first.saturating_add(shard);
-            let mut entry = json!({"name": format!("media-{shard}"), "port": port,
-                "targetPort": port, "protocol": "UDP"});
-            // Participants are told this port, so the outside must have the same.
-            if let (Exposure::NodePort, Some(entry)) = (media.exposure, entry.as_object_mut()) {
-                entry.insert("nodePort".to_owned(), json!(port));
-            }
-            entry
-        })
-        .collect();
-    // A port of the Kubernetes node cannot be chosen freely: there, UDP alone is offered.
-    if media.exposure == Exposure::LoadBalancer {
-        ports.push(json!({"name": "ice-tcp", "port": media.tcp_port,
-            "targetPort": media.tcp_port, "protocol": "TCP"}));
-    }
+    let udp = |shard: u16| port(format!("media-{shard}"), first.saturating_add(shard), "UDP");
+    let tcp = port("ice-tcp".to_owned(), tcp_port(media, media_node), "TCP");
+    let ports: Vec<Value> = (0..media.shards).map(udp).chain([tcp]).collect();
     let content = json!({"spec": {
         "type": type_,
         // The participants' addresses are to arrive as they are, without a second hop.

@@ -351,19 +351,26 @@ fn media_nodes_behind_node_ports_have_ports_of_their_own() {
     let mut workload = workload();
     workload.media.exposure = Exposure::NodePort;
     workload.media.udp_port_first = 31_000;
-    let ports = |name: &str| -> (Vec<i32>, Vec<i32>) {
+    let told = |name: &str, protocol: &str| -> Vec<i32> {
         let pod: Pod = typed(&media_pod(&workload, &pod_wish(name)));
         let told = pod.spec.expect("a spec").containers.remove(0).ports.unwrap_or_default();
-        let told = told.iter().filter(|port| port.protocol.as_deref() == Some("UDP"));
-        let told = told.map(|port| port.container_port).collect();
+        let media = |name: &str| name.starts_with("media-") || name == "ice-tcp";
+        let told = told.iter().filter(|port| port.name.as_deref().is_some_and(media));
+        let told = told.filter(|port| port.protocol.as_deref() == Some(protocol));
+        told.map(|port| port.container_port).collect()
+    };
+    let open = |name: &str, protocol: &str| -> Vec<i32> {
         let mut made = standing(&workload, [name]).into_iter();
         let made = made.find(|made| made.kind == Kind::Service && made.name.ends_with("-media"));
         let service: Service = typed(&made.expect("a Service"));
-        let spec = service.spec.expect("a spec");
-        (told, spec.ports.iter().flatten().filter_map(|port| port.node_port).collect())
+        let ports = service.spec.expect("a spec").ports.unwrap_or_default();
+        let ports = ports.iter().filter(|port| port.protocol.as_deref() == Some(protocol));
+        ports.filter_map(|port| port.node_port).collect()
     };
-    assert_eq!(ports("visio-1"), (vec![31_002, 31_003], vec![31_002, 31_003]));
-    assert_eq!(ports("visio-2"), (vec![31_004, 31_005], vec![31_004, 31_005]));
+    for (name, udp) in [("visio-1", [31_002, 31_003]), ("visio-2", [31_004, 31_005])] {
+        assert_eq!((told(name, "UDP"), open(name, "UDP")), (udp.to_vec(), udp.to_vec()));
+        assert_eq!((told(name, "TCP"), open(name, "TCP")), (vec![udp[0]], vec![udp[0]]));
+    }
     // The range holds 884 of them: the next one begins anew, where the first is long gone.
-    assert_eq!(ports("visio-885").0, ports("visio-1").0);
+    assert_eq!(told("visio-885", "UDP"), told("visio-1", "UDP"));
 }

@@ -31,7 +31,12 @@ process.once('exit', () => {
   for (const one of open) one.kill();
 });
 
-function chromium(profile, hosts, insecureOrigins) {
+/** What a network that lets no UDP through makes of Chromium: it connects by TCP alone. */
+const TCP_ALONE = ['force-webrtc-ip-handling-policy', 'webrtc-ip-handling-policy'].map(
+  (name) => `--${name}=disable_non_proxied_udp`,
+);
+
+function chromium(profile, hosts, insecureOrigins, carrier) {
   // Chromium's own fake microphone beeps once a second, which no server takes for speech.
   const sound = join(profile, 'voice.wav');
   writeFileSync(sound, voice());
@@ -60,6 +65,7 @@ function chromium(profile, hosts, insecureOrigins) {
       ...(insecureOrigins.length > 0
         ? [`--unsafely-treat-insecure-origin-as-secure=${insecureOrigins.join(',')}`]
         : []),
+      ...(carrier === 'tcp' ? TCP_ALONE : []),
     ],
   };
 }
@@ -107,13 +113,15 @@ function insecureOrigin(url) {
  * Starts one browser that may reach the hosts of `urls` and nothing else by name.
  * @param {'chromium' | 'firefox'} engine
  * @param {string[]} urls addresses that it will open or call
+ * @param {'udp' | 'tcp'} carrier of media; TCP alone is a matter of Chromium
  */
-export async function launch(engine, urls) {
+export async function launch(engine, urls, carrier = 'udp') {
   if (!ENGINES.includes(engine)) throw new Error(`browser ${engine} is not one of ${ENGINES}`);
+  if (carrier === 'tcp' && engine !== 'chromium') throw new Error(`${engine} cannot be kept to TCP`);
   const profile = mkdtempSync(join(tmpdir(), `hemicycle-${engine}-`));
   const hosts = urls.map((url) => new URL(url).hostname);
   const insecure = urls.map(insecureOrigin).filter((origin) => origin !== null);
-  const special = engine === 'chromium' ? chromium(profile, hosts, insecure) : firefox();
+  const special = engine === 'chromium' ? chromium(profile, hosts, insecure, carrier) : firefox();
   let browser;
   const one = {
     kill() {
@@ -140,7 +148,7 @@ export async function launch(engine, urls) {
     handleSIGHUP: false,
     ...special,
   });
-  return { engine, browser, version: await browser.version(), close: () => one.close() };
+  return { engine, carrier, browser, version: await browser.version(), close: () => one.close() };
 }
 
 /** Resolves after `ms`; the timer does not hold the program. */

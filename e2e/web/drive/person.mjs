@@ -29,8 +29,8 @@ function standInForScreen() {
 
 export class Person {
   /** Opens `link` in a fresh browser. */
-  static async open({ engine, link, name, also = [] }) {
-    const window = await launch(engine, [link, ...also]);
+  static async open({ engine, carrier, link, name, also = [] }) {
+    const window = await launch(engine, [link, ...also], carrier);
     const page = await window.browser.newPage();
     const person = new Person(window, page, name ?? engine, link);
     page.on('console', (message) => void person.hear(message));
@@ -43,6 +43,7 @@ export class Person {
   constructor(window, page, name, link) {
     Object.assign(this, { window, page, name, link });
     this.engine = window.engine;
+    this.carrier = window.carrier;
     /** The newest lines of the browser's console. */
     this.console = [];
   }

@@ -2,12 +2,12 @@
 // The whole of what the meeting page must do, with two real browsers against one server.
 //
 //   scenario.mjs --media-node ../../target/debug/media-node [--pairs …]     starts and ends its own
-//   scenario.mjs --dev http://127.0.0.1:7880 [--pairs chromium+chromium,firefox+firefox,chromium+firefox]
+//   scenario.mjs --dev http://127.0.0.1:7880 [--pairs chromium+chromium,chromium:tcp+firefox]
 //   scenario.mjs --server ws://host:7880 --key K --secret S --page http://host/ [--pairs …]
 // Common: [--out DIR] [--steps meet,mute,…] [--json FILE]
 //
 // One line a step with what was measured; the last line is the sum. Exit code 0 if all passed, 1 if
-// not, 2 for bad arguments. The signalling of the first person goes over a wire that is cut.
+// not, 2 for bad arguments. A browser's `:tcp` keeps its media to TCP. The signalling of the first person goes over a wire that is cut.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -20,7 +20,7 @@ import { startMediaNode } from './server.mjs';
 import { STEPS } from './steps.mjs';
 import { link, mint, ticketFromDev } from './token.mjs';
 
-const PAIRS = 'chromium+chromium,firefox+firefox,chromium+firefox';
+const PAIRS = 'chromium+chromium,firefox+firefox,chromium+firefox,chromium:tcp+firefox';
 
 function fail(message) {
   console.error(`scenario: ${message}`);
@@ -52,18 +52,20 @@ async function ticket(args, who) {
   return { url: args.server, token: mint({ key, secret, ...who }) };
 }
 
-async function open(args, engine, name, room, line) {
+async function open(args, browser, name, room, line) {
+  const [engine, carrier] = browser.split(':');
   const { url, token } = await ticket(args, { room, identity: name, name });
   const page = args.page ?? `${args.dev.replace(/\/$/, '')}/`;
   const by = line ? line.url : url;
-  const person = await Person.open({ engine, name, link: link(page, { url: by, token }), also: [url] });
+  const where = { link: link(page, { url: by, token }), also: [url] };
+  const person = await Person.open({ engine, carrier, name, ...where });
   person.shots = (what) => join(args.out, `${room}-${name}-${what}.png`);
   return person;
 }
 
 async function runPair(args, pair, steps) {
   const [first, second] = pair.split('+');
-  const room = `scenario-${pair.replace('+', '-')}-${process.pid}`;
+  const room = `scenario-${pair.replace(/[+:]/g, '-')}-${process.pid}`;
   const { url } = await ticket(args, { room, identity: 'probe', name: 'probe' });
   const line = await openLine(url);
   const results = [];
@@ -88,7 +90,7 @@ async function runPair(args, pair, steps) {
       results.push(result);
       const told = result.ok ? JSON.stringify(result.figures) : result.error;
       const mark = result.ok ? 'ok  ' : 'FAIL';
-      console.log(`${mark} ${pair.padEnd(17)} ${what.padEnd(32)} ${result.seconds.toFixed(1)} s  ${told}`);
+      console.log(`${mark} ${pair.padEnd(20)} ${what.padEnd(32)} ${result.seconds.toFixed(1)} s  ${told}`);
       if (!result.ok && name === 'meet') break;
     }
   } finally {
@@ -107,13 +109,14 @@ const chosen = args.steps?.split(',');
 const steps = STEPS.filter(([name]) => !chosen || name === 'meet' || chosen.includes(name));
 const results = [];
 for (const pair of args.pairs.split(',')) {
-  const engines = pair.split('+');
-  if (engines.length !== 2 || engines.some((e) => !ENGINES.includes(e))) fail(`--pairs: ${pair}`);
+  const browsers = pair.split('+');
+  const known = (browser) => ENGINES.flatMap((e) => [e, `${e}:tcp`]).includes(browser);
+  if (browsers.length !== 2 || !browsers.every(known)) fail(`--pairs: ${pair}`);
   try {
     results.push(...(await runPair(args, pair, steps)));
   } catch (error) {
     results.push({ pair, step: 'open', ok: false, error: error.message });
-    console.log(`FAIL ${pair.padEnd(17)} browsers open: ${error.message}`);
+    console.log(`FAIL ${pair.padEnd(20)} browsers open: ${error.message}`);
   }
 }
 if (node) {

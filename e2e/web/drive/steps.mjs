@@ -42,6 +42,9 @@ export async function cipher({ a, b }) {
     for (const path of used) {
       const { srtpCipher, protocol, local, remote } = path;
       all.push({ who: person.name, of: path.of, srtpCipher, protocol, local, remote });
+      if (protocol !== person.carrier) {
+        throw new Error(`${person.name}: ${path.of} goes over ${protocol}: ${JSON.stringify(path)}`);
+      }
       // Firefox ESR may not say it; Chromium always does.
       if (srtpCipher === undefined && person.engine !== 'chromium') continue;
       if (!AES_GCM.test(srtpCipher ?? '')) {
@@ -278,7 +281,7 @@ export async function cutAndResume({ a, b, line }) {
 /** In this order; a step that fails does not stop the others unless it is the first. */
 export const STEPS = [
   ['meet', 'see and hear each other', meet],
-  ['cipher', 'media is secured with AES-GCM', cipher],
+  ['cipher', 'media is secured, by the right way', cipher],
   ['speaking', 'who speaks is shown', speaking],
   ['quality', 'connection quality is shown', quality],
   ['lip-sync', 'voice and picture in one stream', lipSync],

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use livekit_contract::proto::{self, signal_request::Message};
+use str0m::channel::ChannelId;
 use str0m::media::Mid;
 use tokio::sync::{mpsc, oneshot};
 
@@ -29,7 +30,7 @@ use super::transport::Transport;
 const RETRY_MS: [u64; 10] = [0, 300, 1200, 2700, 4800, 7000, 7000, 7000, 7000, 7000];
 /// Tries to resume before everything is started anew.
 const RESUMES_MAX: usize = 3;
-/// Transports that are not connected this long after a join are given up.
+/// Transports that are not connected this long after a join or their offer are given up.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// A WebSocket that the server has not answered on after this long is given up (`client-sdk-js`,
 /// `websocketTimeout`).
@@ -38,6 +39,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(15);
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// How long its answer is waited for when it does not say (`JoinResponse.ping_timeout`).
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// Messages that may wait for the channels to open, which takes a few round trips.
+const UNSENT_MAX: usize = 64;
 /// The longest the loop sleeps, so that a missed wake-up heals.
 const SLEEP_MAX: Duration = Duration::from_millis(500);
 
@@ -62,13 +65,20 @@ enum Phase {
     Ended,
 }
 
-/// The two transports of protocol v0.
+/// The two transports of protocol v0. The publisher's is offered with the first track or message
+/// and not before, as SDKs do (`client-sdk-js`, `RTCEngine.ts`): who only listens has none.
 struct Transports {
     publisher: Transport,
     subscriber: Transport,
-    /// `_reliable` and `_lossy` of the publisher's transport.
-    reliable: str0m::channel::ChannelId,
-    lossy: str0m::channel::ChannelId,
+    /// The publisher's transport is the one that everybody has: nothing may be subscribed.
+    publisher_first: bool,
+    /// `_reliable` and `_lossy` of the publisher's transport, and since when it is offered.
+    channels: Option<Channels>,
+    /// Messages that wait for their channel to open.
+    unsent: Vec<Unsent>,
+    /// Each was connected once; what ICE does later is in its own state.
+    publisher_up: bool,
+    subscriber_up: bool,
     connected: bool,
     /// Something must be offered once the pending answer has come.
     offer_due: bool,
@@ -76,6 +86,30 @@ struct Transports {
     sections: BTreeMap<String, String>,
     last_offer: String,
     last_answer: String,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Channels {
+    reliable: ChannelId,
+    lossy: ChannelId,
+    offered_at: Instant,
+}
+
+/// An encoded message, and whether it must arrive.
+type Unsent = (Vec<u8>, bool);
+
+impl Transports {
+    /// Whether all that were begun so far are connected, or were.
+    fn are_up(&self) -> bool {
+        (self.subscriber_up || self.publisher_first)
+            && (self.publisher_up || self.channels.is_none())
+    }
+
+    /// Whether one has been waited for too long, in a room since `joined_at`.
+    fn are_late(&self, joined_at: Instant, now: Instant) -> bool {
+        let since = self.channels.map_or(joined_at, |open| open.offered_at.max(joined_at));
+        !self.are_up() && now > since + CONNECT_MAX
+    }
 }
 
 /// State of the task.
@@ -327,8 +361,8 @@ impl Session {
             self.send(Message::PingReq(proto::Ping { timestamp, rtt: 0 }));
         }
         self.miss_answers(now);
-        let unconnected = self.transports.as_ref().is_some_and(|both| !both.connected);
-        if unconnected && self.joined_at.is_some_and(|at| now > at + CONNECT_MAX) {
+        let both = self.transports.as_ref().zip(self.joined_at);
+        if both.is_some_and(|(both, joined_at)| both.are_late(joined_at, now)) {
             self.rejoin("transports did not connect");
         }
     }
@@ -391,7 +425,7 @@ impl Session {
         self.shared.queue_full.fetch_add(u64::from(full), Ordering::Relaxed);
     }
 
-    /// The transports are connected: whoever waits for us hears of it.
+    /// What the room needs is connected: whoever waits for us hears of it.
     fn on_connected(&mut self) {
         let mut totals = lock(&self.shared.totals);
         if let Some(joined) = self.joined.take() {

@@ -15,7 +15,7 @@ use super::super::HeadlessError;
 use super::super::ledger::{Arrival, TrackKey};
 use super::super::media;
 use super::super::participant::{Data, lock};
-use super::{Session, Transports};
+use super::{Session, Transports, UNSENT_MAX};
 
 impl Session {
     /// One turn: read, write what is due, act on events.
@@ -36,7 +36,9 @@ impl Session {
 
     fn send_media(&mut self) -> Result<(), HeadlessError> {
         let Some(both) = &mut self.transports else { return Ok(()) };
-        if !both.publisher.rtc.is_connected() {
+        // Later an ICE restart looks for a better way, and media keeps to the old one meanwhile
+        // (RFC 8445, 9).
+        if !both.publisher_up {
             return Ok(());
         }
         let now = Instant::now();
@@ -64,6 +66,7 @@ impl Session {
         for event in events {
             match event {
                 Event::Connected => self.check_connected(),
+                Event::ChannelOpen(..) => self.send_unsent(),
                 Event::KeyframeRequest(request) => {
                     for publication in &mut self.publications {
                         if publication.mid == Some(request.mid) {
@@ -107,11 +110,12 @@ impl Session {
         Ok(())
     }
 
-    /// Joined means both transports are connected.
+    /// Joined means that everything begun so far is connected.
     fn check_connected(&mut self) {
         let Some(both) = &mut self.transports else { return };
-        let ready = both.publisher.rtc.is_connected() && both.subscriber.rtc.is_connected();
-        if ready && !both.connected {
+        both.publisher_up |= both.publisher.rtc.is_connected();
+        both.subscriber_up |= both.subscriber.rtc.is_connected();
+        if both.are_up() && !both.connected {
             both.connected = true;
             self.on_connected();
         }
@@ -172,19 +176,32 @@ impl Session {
             })),
             ..Default::default()
         };
-        let channel = if reliable {
+        if reliable {
             self.data_sequence += 1;
             packet.sequence = self.data_sequence;
-            both.reliable
+        }
+        if both.unsent.len() < UNSENT_MAX {
+            both.unsent.push((packet.encode_to_vec(), reliable));
         } else {
-            both.lossy
-        };
-        let bytes = packet.encode_to_vec();
-        let sent = match both.publisher.rtc.channel(channel) {
-            Some(mut channel) => channel.write(true, &bytes).unwrap_or(false),
-            None => false,
-        };
-        self.shared.queue_full.fetch_add(u64::from(!sent), Ordering::Relaxed);
+            self.shared.queue_full.fetch_add(1, Ordering::Relaxed);
+        }
+        both.offer_due |= both.channels.is_none();
+        self.offer_if_due();
+        self.send_unsent();
+    }
+
+    /// Writes what waits, as soon as its channel is open.
+    fn send_unsent(&mut self) {
+        let Some(both) = &mut self.transports else { return };
+        let Some(channels) = both.channels else { return };
+        let rtc = &mut both.publisher.rtc;
+        both.unsent.retain(|(bytes, reliable)| {
+            let id = if *reliable { channels.reliable } else { channels.lossy };
+            let Some(mut channel) = rtc.channel(id) else { return true };
+            let sent = channel.write(true, bytes).unwrap_or(false);
+            self.shared.queue_full.fetch_add(u64::from(!sent), Ordering::Relaxed);
+            false
+        });
         both.publisher.touch();
     }
 }

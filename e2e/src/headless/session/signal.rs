@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use livekit_contract::proto::leave_request::Action;
 use livekit_contract::proto::{self, signal_request, signal_response::Message};
+use str0m::change::SdpApi;
 use str0m::channel::{ChannelConfig, Reliability};
 
 use super::super::HeadlessError;
@@ -14,7 +15,7 @@ use super::super::ledger::{TrackKey, TrackKind};
 use super::super::participant::{ParticipantEvent, lock, since};
 use super::super::publication::Publication;
 use super::super::transport::Transport;
-use super::{Phase, Session, Transports};
+use super::{Channels, Phase, Session, Transports};
 
 fn description(kind: &str, sdp: String) -> proto::SessionDescription {
     proto::SessionDescription { r#type: kind.to_owned(), sdp, ..Default::default() }
@@ -80,6 +81,7 @@ impl Session {
             self.ping_interval = Duration::from_secs(join.ping_interval.unsigned_abs().into());
         }
         self.heard(now);
+        let publisher_first = !join.subscriber_primary || join.fast_publish;
         let urls = join.ice_servers.into_iter().flat_map(|server| server.urls);
         lock(&self.shared.totals).ice_urls.extend(urls);
         self.participant_sid = join.participant.map(|me| me.sid).unwrap_or_default();
@@ -88,7 +90,7 @@ impl Session {
         }
         self.known.clear();
         self.on_participants(&join.other_participants);
-        self.open_transports(now)?;
+        self.open_transports(now, publisher_first)?;
         let announcements: Vec<_> =
             self.publications.iter().map(Publication::announcement).collect();
         for announcement in announcements {
@@ -103,36 +105,27 @@ impl Session {
         self.ping_at = now + self.ping_interval;
     }
 
-    /// Opens both transports; the publisher's is offered at once with its data channels.
-    fn open_transports(&mut self, now: Instant) -> Result<(), HeadlessError> {
-        let mut publisher = Transport::new(self.media_ip, now)?;
-        let subscriber = Transport::new(self.media_ip, now)?;
-        let mut channels = None;
-        let offer = publisher.offer(|api| {
-            let reliable = api.add_channel("_reliable".to_owned());
-            let lossy = api.add_channel_with_config(ChannelConfig {
-                label: "_lossy".to_owned(),
-                ordered: false,
-                reliability: Reliability::MaxRetransmits { retransmits: 0 },
-                ..Default::default()
-            });
-            channels = Some((reliable, lossy));
-        });
-        let (Some((reliable, lossy)), Some(offer)) = (channels, offer) else {
-            return Err(HeadlessError::Media("library made no offer".to_owned()));
-        };
-        self.send(signal_request::Message::Offer(description("offer", offer)));
+    /// Opens both transports; the server offers the subscriber's by itself.
+    fn open_transports(
+        &mut self,
+        now: Instant,
+        publisher_first: bool,
+    ) -> Result<(), HeadlessError> {
         self.transports = Some(Transports {
-            publisher,
-            subscriber,
-            reliable,
-            lossy,
+            publisher: Transport::new(self.media_ip, now)?,
+            subscriber: Transport::new(self.media_ip, now)?,
+            publisher_first,
+            channels: None,
+            unsent: Vec::new(),
+            publisher_up: false,
+            subscriber_up: false,
             connected: false,
-            offer_due: false,
+            offer_due: publisher_first,
             sections: Default::default(),
             last_offer: String::new(),
             last_answer: String::new(),
         });
+        self.offer_if_due();
         Ok(())
     }
 
@@ -164,13 +157,15 @@ impl Session {
                 .collect(),
             ..Default::default()
         };
-        let offer = both.publisher.offer(|api| {
+        let restart = |api: &mut SdpApi<'_>| {
             api.ice_restart(true);
-        });
+        };
+        let offer = both.channels.and_then(|_| both.publisher.offer(restart));
         self.send(signal_request::Message::SyncState(state));
         if let Some(offer) = offer {
             self.send(signal_request::Message::Offer(description("offer", offer)));
         }
+        self.offer_if_due();
     }
 
     fn on_offer(&mut self, offer: proto::SessionDescription) -> Result<(), HeadlessError> {
@@ -243,15 +238,16 @@ impl Session {
         self.offer_if_due();
     }
 
-    /// Offers the tracks that were accepted since the last offer.
-    fn offer_if_due(&mut self) {
+    /// Offers the tracks that were accepted since the last offer, and the channels first of all.
+    pub(super) fn offer_if_due(&mut self) {
         let Some(both) = &mut self.transports else { return };
         if !both.offer_due || both.publisher.is_negotiating() {
             return;
         }
         both.offer_due = false;
-        let publications = &mut self.publications;
+        let (publications, channels) = (&mut self.publications, &mut both.channels);
         let offer = both.publisher.offer(|api| {
+            channels.get_or_insert_with(|| open_channels(api));
             let accepted =
                 publications.iter_mut().filter(|each| each.sid.is_some() && each.mid.is_none());
             for publication in accepted {
@@ -273,6 +269,21 @@ impl Session {
             Action::Disconnect if leave.can_reconnect => self.rejoin(&reason),
             Action::Disconnect => self.end(&reason),
         }
+    }
+}
+
+/// Both channels, as SDKs name and shape them.
+fn open_channels(api: &mut SdpApi<'_>) -> Channels {
+    let lossy = ChannelConfig {
+        label: "_lossy".to_owned(),
+        ordered: false,
+        reliability: Reliability::MaxRetransmits { retransmits: 0 },
+        ..Default::default()
+    };
+    Channels {
+        reliable: api.add_channel("_reliable".to_owned()),
+        lossy: api.add_channel_with_config(lossy),
+        offered_at: Instant::now(),
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Gathering<'a> {
 pub struct Noticed {
     /// The longest pause in anyone's track.
     pub pause_max: Duration,
+    /// Who did not receive what of whom in it, and how long ago it was over when it was asked for.
+    pub pause_of: String,
     /// How often someone came back on the same transports.
     pub resumed: usize,
     /// How often someone had to join anew.
@@ -192,13 +194,16 @@ impl<'a> Gathering<'a> {
             someone.reset_received();
         }
         fault().with_context(|| format!("cannot make it happen: {what}"))?;
-        let pause_max = self.pause_max();
+        let before = self.pause_max();
         self.flow(seconds).with_context(|| what.to_owned())?;
         let mut noticed = self.noticed();
-        noticed.pause_max = noticed.pause_max.max(pause_max);
+        if before.0 > noticed.pause_max {
+            (noticed.pause_max, noticed.pause_of) = before;
+        }
         self.story.say(&format!(
-            "{what}: longest pause {} ms, {} resumed, {} joined anew, {} gone",
+            "{what}: longest pause {} ms ({}), {} resumed, {} joined anew, {} gone",
             noticed.pause_max.as_millis(),
+            noticed.pause_of,
             noticed.resumed,
             noticed.rejoined,
             noticed.gone.len()
@@ -209,13 +214,25 @@ impl<'a> Gathering<'a> {
         Ok(noticed)
     }
 
-    fn pause_max(&self) -> Duration {
-        let tracks = self.people.iter().flat_map(|(_, someone)| someone.received().into_values());
-        tracks.map(|track| track.gap_max).max().unwrap_or_default()
+    fn pause_max(&self) -> (Duration, String) {
+        let mut longest = (Duration::ZERO, String::new());
+        for (who, someone) in &self.people {
+            for (key, track) in someone.received() {
+                if track.gap_max > longest.0 {
+                    let gap = track.gaps.iter().find(|gap| gap.length == track.gap_max);
+                    let ago = gap.map(|gap| (gap.from + gap.length).elapsed().as_secs_f64());
+                    let ago = ago.map(|ago| format!(", {ago:.1} s ago")).unwrap_or_default();
+                    let of = format!("{:?} of {} at {who}{ago}", key.kind, key.identity);
+                    longest = (track.gap_max, of);
+                }
+            }
+        }
+        longest
     }
 
     fn noticed(&mut self) -> Noticed {
-        let mut noticed = Noticed { pause_max: self.pause_max(), ..Noticed::default() };
+        let (pause_max, pause_of) = self.pause_max();
+        let mut noticed = Noticed { pause_max, pause_of, ..Noticed::default() };
         for (who, someone) in &mut self.people {
             for event in someone.events() {
                 match event {

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use e2e::bed::node_address;
-use e2e::install::{self, OPERATOR_NAMESPACE};
-use e2e::story::{Gathering, Manner, MeetingClusterBuilder, Meetings, Scene, Scope, Story, tell};
+use e2e::install;
+use e2e::story::{
+    Gathering, Manner, MeetingClusterBuilder, Meetings, OperatorAway, Scene, Scope, Story, tell,
+};
 use serde_json::{Value, json};
 
 /// How soon a media node takes no new room once its Kubernetes node has left the scope.
@@ -25,8 +27,6 @@ const DRAIN_SECONDS: u64 = 12;
 
 /// Tampering is told for a minute after it was repaired.
 const TOLD_SECONDS: u64 = 75;
-
-const OPERATOR: &str = "deployment/hemicycle-operator";
 
 /// A fleet of `media_nodes` in the scope, whose drains are short enough for a story.
 fn fleet(scope: &Scope<'_>, media_nodes: u32, on_loss: &str) -> MeetingClusterBuilder {
@@ -400,41 +400,13 @@ fn a_machine_of_another_region_is_contradicted() {
     });
 }
 
-/// The operator's replicas are none; as before with the end of the value.
-struct Away<'a>(&'a Story);
-
-impl<'a> Away<'a> {
-    fn send(story: &'a Story) -> Result<Self> {
-        let away = Self(story);
-        away.scale(0)?;
-        let pods = ["-n", OPERATOR_NAMESPACE, "get", "pods", "-o", "name"];
-        story.until("no operator runs", 40, || {
-            install::kubectl(story.bed(), &pods).is_ok_and(|said| said.trim().is_empty())
-        })?;
-        Ok(away)
-    }
-
-    fn scale(&self, replicas: u8) -> Result<()> {
-        let replicas = format!("--replicas={replicas}");
-        install::kubectl(self.0.bed(), &["-n", OPERATOR_NAMESPACE, "scale", OPERATOR, &replicas])?;
-        Ok(())
-    }
-}
-
-impl Drop for Away<'_> {
-    fn drop(&mut self) {
-        // The next story waits for what it needs of it.
-        let _ = self.scale(3);
-    }
-}
-
 #[test]
 fn what_happens_while_the_operator_is_away_is_seen_when_it_is_back() {
     tell("operator-away", |story| {
         let scope = Scope::declare(story, &[1, 2])?;
         let Scene { meetings, mut people, media_node, kubernetes_node: n } =
             fleet(&scope, 2, "Drain").meet(story)?;
-        let away = Away::send(story)?;
+        let away = OperatorAway::send(story)?;
         scope.label_node(n, false)?;
         let noticed = people.through("nobody looks", 10, || Ok(()))?;
         ensure!(noticed.rejoined == 0 && noticed.gone.is_empty(), "{noticed:?}");

@@ -7,6 +7,7 @@
 //! lost WebSocket and from `Leave{RECONNECT}`, and everything it starts ends when it is dropped.
 
 mod inbox;
+mod knock;
 mod ledger;
 mod link;
 mod media;
@@ -15,6 +16,7 @@ mod publication;
 mod session;
 mod transport;
 
+pub use knock::{Welcome, knock};
 pub use ledger::{Gap, Histogram, Received, TrackKey, TrackKind};
 pub use link::Trust;
 pub use participant::{Data, Options, Participant, ParticipantEvent, Totals, token};

@@ -234,6 +234,15 @@ impl Meetings<'_> {
         Ok(self.url.get_or_init(|| format!("ws://{listen}")).clone())
     }
 
+    /// Where each gateway itself is connected to, with nothing between.
+    #[must_use]
+    pub fn gateways(&self) -> Vec<String> {
+        let port = "{.items[0].spec.containers[0].ports[?(@.name==\"http\")].containerPort}";
+        let port = self.words("gateway", port).join("");
+        let addresses = self.words("gateway", "{.items[*].status.podIP}").into_iter();
+        addresses.map(|address| format!("ws://{address}:{port}")).collect()
+    }
+
     /// Ready gateways are not yet reachable ones: kube-proxy learns of them a moment later.
     fn reach(&self, page: &str, targets: &[SocketAddr]) -> Result<()> {
         // Each target may take a second to be given up.

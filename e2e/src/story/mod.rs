@@ -5,6 +5,7 @@
 //! Invariant: the namespace goes afterwards, whether the story ended well or not, and every media
 //! pod is gone before the next story.
 
+mod away;
 mod gathering;
 mod meeting_cluster;
 mod mend;
@@ -20,6 +21,7 @@ use crate::bed::{Bed, Layout, Part, Result as BedResult};
 use crate::install;
 use crate::process::{Wait, run, tail};
 
+pub use away::OperatorAway;
 pub use gathering::{Gathering, Manner, Noticed};
 pub use meeting_cluster::{MeetingClusterBuilder, Meetings};
 pub use scene::Scene;

@@ -37,6 +37,23 @@ fn call_as(seed: u64, rids: &[&'static str], second: ClientParams) -> (World, us
     (world, ada, bob)
 }
 
+#[test]
+fn whoever_may_only_publish_is_told_to_offer_at_once() {
+    let mut world = World::new(5);
+    let mut deaf = claims("deaf");
+    deaf.video.as_mut().unwrap().can_subscribe = Some(false);
+    let clients = [world.join("ada"), world.join_as(deaf, client_params())];
+    world.run(Duration::from_millis(100));
+    let told = clients.map(|client| {
+        let join = world.clients[client].signals.iter().find_map(|signal| match signal {
+            signal_response::Message::Join(join) => Some(join),
+            _ => None,
+        });
+        join.map(|join| (join.subscriber_primary, join.fast_publish))
+    });
+    assert_eq!(told, [Some((true, false)), Some((false, true))]);
+}
+
 fn assert_continuous(world: &World, to: usize, track: &str) {
     let seen = &world.clients[to].seen[track];
     let mut sorted = seen.clone();

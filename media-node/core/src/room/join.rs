@@ -155,7 +155,9 @@ impl Room {
             ping_interval: PING_INTERVAL_S,
             server_info: Some(server_info(ctx)),
             enabled_publish_codecs: codecs(),
-            fast_publish: false,
+            // Whoever has no other transport offers this one at once. All SDKs conclude that from
+            // the line above; the Rust SDK, which others are built on, only from this one.
+            fast_publish: !subscriber_primary,
             ..Default::default()
         };
         self.tell(ctx, slot, signal_response::Message::Join(response));

@@ -21,7 +21,7 @@ const DENY_VERSION: &str = "0.20.2";
 const DOC_FLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
 
 /// All stages.
-pub(super) static STAGES: [Stage; 20] = [
+pub(super) static STAGES: [Stage; 21] = [
     stage("fmt", "formatting", Lane::First, fmt),
     stage("tidy", "house rules", Lane::First, tidy),
     stage("clippy", "lints, warnings are errors", Lane::First, clippy),
@@ -38,6 +38,7 @@ pub(super) static STAGES: [Stage; 20] = [
     with_tools("browsers", "Chromium, Firefox, Python in one room", Lane::Cluster, browsers),
     with_tools("sdk", "LiveKit's Go SDK and a Python program", Lane::Cluster, sdk),
     with_tools("live", "meetings and faults on a real cluster", Lane::Stories, stories::all),
+    with_tools("rush", "1,000 rooms begin at once, none twice", Lane::Alone, rush),
     with_tools("scale", "1,000 Kubernetes nodes, 300 media nodes", Lane::Alone, scale),
     stage("scenario", "two people do all that a meeting offers", Lane::Alone, alone::scenario),
     stage("load", "LiveKit's SDKs under load", Lane::Alone, alone::sdks),
@@ -196,6 +197,15 @@ fn admit(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     Ok(count)
 }
 
+/// Apart from other stories, because it leaves no processor to them.
+fn rush(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
+    let programs = bed_tests(log, "rush_")?;
+    let bed = surroundings.installed(log)?;
+    let count = run_all(bed, log, &programs)?;
+    story::nothing_left(bed)?;
+    Ok(count)
+}
+
 /// On a bed of its own with one real Kubernetes node; the other thousand are objects.
 fn scale(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     let programs = bed_tests(log, "scale_")?;
@@ -244,7 +254,7 @@ fn executables(log: &Log) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn needs_bed(name: &str) -> bool {
-    ["live_", "admit_", "bed_", "scale_"].iter().any(|prefix| name.starts_with(prefix))
+    ["live_", "admit_", "bed_", "rush_", "scale_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The integration tests of every crate of the workspace but this one.

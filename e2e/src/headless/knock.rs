@@ -3,15 +3,10 @@
 //! For crowds that a machine of two cores could not bear as participants. Invariant: nothing it
 //! starts is left when it returns.
 
-use std::time::Duration;
-
 use livekit_contract::proto::{self, signal_request, signal_response::Message};
 
 use super::HeadlessError;
-use super::link::{Link, LinkEvent, Trust};
-
-/// How long the server is waited for, as a participant does.
-const ANSWER_MAX: Duration = Duration::from_secs(15);
+use super::link::{ANSWER_MAX, Link, LinkEvent, Trust};
 
 /// Who let us in.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,8 +22,7 @@ pub struct Welcome {
 /// # Errors
 /// When the server cannot be reached, refuses, or does not answer in time.
 pub async fn knock(url: &str, token: &str) -> Result<Welcome, HeadlessError> {
-    let url = format!("{url}/rtc?access_token={token}&protocol=15&sdk=rust&version=1.0.0");
-    let mut link = Link::open(url, Trust::default());
+    let mut link = Link::open(url, token, "", Trust::default());
     let welcome = tokio::time::timeout(ANSWER_MAX, welcome(&mut link)).await;
     let welcome = welcome.map_err(|_| HeadlessError::Timeout("join", ANSWER_MAX))??;
     link.send(signal_request::Message::Leave(proto::LeaveRequest::default()));

@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use livekit_contract::frame::{self, Encoding};
@@ -17,6 +18,8 @@ use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::HeadlessError;
 
+/// How long an answer of the server is waited for (`client-sdk-js`, `websocketTimeout`).
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// Messages that wait in either direction; a join of a room of hundreds is one message.
 const QUEUE_MESSAGES: usize = 1024;
 
@@ -51,8 +54,11 @@ impl Drop for Link {
 }
 
 impl Link {
-    /// Starts to connect.
-    pub(super) fn open(url: String, trust: Trust) -> Self {
+    /// Starts to connect to `server` with `token`; `wishes` are further parameters of the query,
+    /// each begun by `&`.
+    pub(super) fn open(server: &str, token: &str, wishes: &str, trust: Trust) -> Self {
+        let client = "protocol=15&sdk=rust&version=1.0.0";
+        let url = format!("{server}/rtc?access_token={token}&{client}{wishes}");
         let (outgoing, requests) = mpsc::channel(QUEUE_MESSAGES);
         let (events, incoming) = mpsc::channel(QUEUE_MESSAGES);
         let task = tokio::spawn(async move {

@@ -15,13 +15,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::HeadlessError;
 use super::ledger::{Histogram, Ledger, Received, TrackKey};
-use super::link::Trust;
+use super::link::{ANSWER_MAX, Trust};
 use super::session::{Command, Session};
 
 /// Commands, events and messages that wait; what a full queue cannot take is counted.
 const QUEUE: usize = 1024;
-/// A server that has not let us in, or accepted a track, by then will not.
-const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// Tokens minted here are valid for this long, in seconds.
 const TOKEN_SECONDS: u64 = 6 * 3600;
 

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::HeadlessError;
 use super::inbox::Inbox;
 use super::ledger::TrackKey;
-use super::link::{Link, LinkEvent};
+use super::link::{ANSWER_MAX, Link, LinkEvent};
 use super::participant::{Data, Options, ParticipantEvent, Shared, lock, since};
 use super::publication::Publication;
 use super::transport::Transport;
@@ -32,9 +32,6 @@ const RETRY_MS: [u64; 10] = [0, 300, 1200, 2700, 4800, 7000, 7000, 7000, 7000, 7
 const RESUMES_MAX: usize = 3;
 /// Transports that are not connected this long after a join or their offer are given up.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
-/// A WebSocket that the server has not answered on after this long is given up (`client-sdk-js`,
-/// `websocketTimeout`).
-const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// How often the server is pinged when it does not say (`JoinResponse.ping_interval`).
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// How long its answer is waited for when it does not say (`JoinResponse.ping_timeout`).
@@ -70,8 +67,8 @@ enum Phase {
 struct Transports {
     publisher: Transport,
     subscriber: Transport,
-    /// The publisher's transport is the one that everybody has: nothing may be subscribed.
-    publisher_first: bool,
+    /// The server opens the subscriber's; otherwise nothing may be subscribed.
+    subscribes: bool,
     /// `_reliable` and `_lossy` of the publisher's transport, and since when it is offered.
     channels: Option<Channels>,
     /// Messages that wait for their channel to open.
@@ -101,8 +98,7 @@ type Unsent = (Vec<u8>, bool);
 impl Transports {
     /// Whether all that were begun so far are connected, or were.
     fn are_up(&self) -> bool {
-        (self.subscriber_up || self.publisher_first)
-            && (self.publisher_up || self.channels.is_none())
+        (self.subscriber_up || !self.subscribes) && (self.publisher_up || self.channels.is_none())
     }
 
     /// Whether one has been waited for too long, in a room since `joined_at`.
@@ -270,15 +266,13 @@ impl Session {
 
     fn open_link(&mut self, resume: bool) {
         let subscribe = u8::from(self.options.auto_subscribe);
-        let mut url = format!(
-            "{}/rtc?access_token={}&auto_subscribe={subscribe}&protocol=15&sdk=rust&version=1.0.0",
-            self.url, self.token
-        );
+        let mut wishes = format!("&auto_subscribe={subscribe}");
         if resume {
-            url.push_str("&reconnect=1&sid=");
-            url.push_str(&self.participant_sid);
+            wishes.push_str("&reconnect=1&sid=");
+            wishes.push_str(&self.participant_sid);
         }
-        self.link = Some(Link::open(url, self.options.trust.clone()));
+        let trust = self.options.trust.clone();
+        self.link = Some(Link::open(&self.url, &self.token, &wishes, trust));
         self.link_opened_at = Instant::now();
         self.retry_at = None;
     }

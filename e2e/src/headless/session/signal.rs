@@ -81,7 +81,7 @@ impl Session {
             self.ping_interval = Duration::from_secs(join.ping_interval.unsigned_abs().into());
         }
         self.heard(now);
-        let publisher_first = !join.subscriber_primary || join.fast_publish;
+        let (subscribes, publishes) = (join.subscriber_primary, join.fast_publish);
         let urls = join.ice_servers.into_iter().flat_map(|server| server.urls);
         lock(&self.shared.totals).ice_urls.extend(urls);
         self.participant_sid = join.participant.map(|me| me.sid).unwrap_or_default();
@@ -90,7 +90,7 @@ impl Session {
         }
         self.known.clear();
         self.on_participants(&join.other_participants);
-        self.open_transports(now, publisher_first)?;
+        self.open_transports(now, subscribes, publishes)?;
         let announcements: Vec<_> =
             self.publications.iter().map(Publication::announcement).collect();
         for announcement in announcements {
@@ -105,22 +105,24 @@ impl Session {
         self.ping_at = now + self.ping_interval;
     }
 
-    /// Opens both transports; the server offers the subscriber's by itself.
+    /// Opens both transports; the server offers the subscriber's by itself. Ours is offered at once
+    /// where there is no other, or where the server asks for it.
     fn open_transports(
         &mut self,
         now: Instant,
-        publisher_first: bool,
+        subscribes: bool,
+        publishes: bool,
     ) -> Result<(), HeadlessError> {
         self.transports = Some(Transports {
             publisher: Transport::new(self.media_ip, now)?,
             subscriber: Transport::new(self.media_ip, now)?,
-            publisher_first,
+            subscribes,
             channels: None,
             unsent: Vec::new(),
             publisher_up: false,
             subscriber_up: false,
             connected: false,
-            offer_due: publisher_first,
+            offer_due: publishes || !subscribes,
             sections: Default::default(),
             last_offer: String::new(),
             last_answer: String::new(),

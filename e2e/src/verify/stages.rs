@@ -27,8 +27,8 @@ pub(super) static STAGES: [Stage; 21] = [
     stage("clippy", "lints, warnings are errors", Lane::First, clippy),
     stage("images", "static images, sizes", Lane::First, images),
     stage("test", "unit and property tests", Lane::First, test),
+    stage("sim", "simulations, headless scenarios", Lane::First, sim),
     with_tools("killed", "a bed killed half-way leaves nothing", Lane::First, killed),
-    stage("sim", "simulations, headless scenarios", Lane::Computes, sim),
     stage("fuzz", "every parser of ours, for a bounded time", Lane::Computes, fuzz::all),
     stage("doc", "documentation builds", Lane::Computes, doc),
     stage("deny", "licences, bans, sources", Lane::Computes, deny),
@@ -191,19 +191,13 @@ fn killed(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
 
 fn admit(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     let programs = bed_tests(log, "admit_")?;
-    let bed = surroundings.bed(log)?;
-    let count = run_all(bed, log, &programs)?;
-    story::nothing_left(bed)?;
-    Ok(count)
+    run_and_clear(surroundings.bed(log)?, log, &programs)
 }
 
 /// Apart from other stories, because it leaves no processor to them.
 fn rush(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     let programs = bed_tests(log, "rush_")?;
-    let bed = surroundings.installed(log)?;
-    let count = run_all(bed, log, &programs)?;
-    story::nothing_left(bed)?;
-    Ok(count)
+    run_and_clear(surroundings.installed(log)?, log, &programs)
 }
 
 /// On a bed of its own with one real Kubernetes node; the other thousand are objects.
@@ -227,6 +221,13 @@ pub(super) fn bed_tests(log: &Log, prefix: &str) -> anyhow::Result<Vec<PathBuf>>
     let programs = executables(log)?;
     ensure!(programs.len() == names.len(), "not every test was built: {programs:?}");
     Ok(programs)
+}
+
+/// All of them, of which nothing is left for the next stage on the bed.
+fn run_and_clear(bed: &Bed, log: &Log, programs: &[PathBuf]) -> anyhow::Result<Count> {
+    let count = run_all(bed, log, programs)?;
+    story::nothing_left(bed)?;
+    Ok(count)
 }
 
 fn run_all(bed: &Bed, log: &Log, programs: &[PathBuf]) -> anyhow::Result<Count> {

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::install::OPERATOR_NAMESPACE;
@@ -22,14 +22,12 @@ use operator::pki::signing::{self, SigningKeys};
 use operator::pki::trust::{TrustStore, Trusted};
 use operator::pki::{Role, store};
 use operator::reconcile::build::media_pod::CONTROL_PORT;
+use operator_core::placement::GRANT_TTL_MS;
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 const NAME: &str = "visio";
-
-/// How long a grant holds, as the operator's do.
-const GRANT_MS: u64 = 2_500;
 
 /// The longest that a ticket may live.
 const LIFE_MS: u64 = 600_000;
@@ -101,8 +99,7 @@ impl Pod {
 }
 
 fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or_default()
+    u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default()
 }
 
 /// The control listener of one media pod, entered as the operator.
@@ -133,7 +130,7 @@ impl Door {
         let report = report.map_err(|_| Status::deadline_exceeded("no report came"))??;
         let report = report.ok_or_else(|| Status::aborted("the reports ended"))?;
         let (incarnation, uptime_ms) = (report.incarnation, report.uptime_ms);
-        let request = GrantRequest { epoch, ttl_ms: GRANT_MS, ticket, incarnation, uptime_ms };
+        let request = GrantRequest { epoch, ttl_ms: GRANT_TTL_MS, ticket, incarnation, uptime_ms };
         self.client.grant(request).await.map(|_| ())
     }
 

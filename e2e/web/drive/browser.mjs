@@ -32,9 +32,7 @@ process.once('exit', () => {
 });
 
 /** What a network that lets no UDP through makes of Chromium: it connects by TCP alone. */
-const TCP_ALONE = ['force-webrtc-ip-handling-policy', 'webrtc-ip-handling-policy'].map(
-  (name) => `--${name}=disable_non_proxied_udp`,
-);
+const TCP_ALONE = '--webrtc-ip-handling-policy=disable_non_proxied_udp';
 
 function chromium(profile, hosts, insecureOrigins, carrier) {
   // Chromium's own fake microphone beeps once a second, which no server takes for speech.
@@ -65,7 +63,7 @@ function chromium(profile, hosts, insecureOrigins, carrier) {
       ...(insecureOrigins.length > 0
         ? [`--unsafely-treat-insecure-origin-as-secure=${insecureOrigins.join(',')}`]
         : []),
-      ...(carrier === 'tcp' ? TCP_ALONE : []),
+      ...(carrier === 'tcp' ? [TCP_ALONE] : []),
     ],
   };
 }

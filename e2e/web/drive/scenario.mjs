@@ -7,7 +7,8 @@
 // Common: [--out DIR] [--steps meet,mute,…] [--json FILE]
 //
 // One line a step with what was measured; the last line is the sum. Exit code 0 if all passed, 1 if
-// not, 2 for bad arguments. A browser's `:tcp` keeps its media to TCP. The signalling of the first person goes over a wire that is cut.
+// not, 2 for bad arguments. A browser's `:tcp` keeps its media to TCP. The signalling of the first
+// person goes over a wire that is cut.
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

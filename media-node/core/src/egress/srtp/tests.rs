@@ -82,6 +82,34 @@ fn rtp_is_sealed_as_the_standard_has_it() {
     }
 }
 
+/// RFC 7714 §17.1 and §17.2, sealed and opened: their index is 0x5d4.
+#[test]
+fn rtcp_is_sealed_and_opened_as_the_standard_has_it() {
+    let report = bytes(
+        "81c8000d4d6172734e5450314e545032525450200000042a0000e9304c756e61deadbeefdeadbeef\
+         deadbeefdeadbeefdeadbeef",
+    );
+    let sealed = [
+        (
+            KEY_128,
+            "81c8000d4d61727363e94885dcdab67ca727d7662f6b7e997ff5c0f76c06f32dc676a5f1730d6fda\
+             4ce09b4686303ded0bb9275bc84aa45896cf4d2fc5abf87245d9eade800005d4",
+        ),
+        (
+            KEY_256,
+            "81c8000d4d617273d50ae4d1f5ce5d304ba297e47d470c282c3ece5dbffe0a50a2eaa5c1110555be\
+             8415f658c61de0476f1b6fad1d1eb30c4446839f57ff6f6cb26ac3be800005d4",
+        ),
+    ];
+    for (key, due) in sealed {
+        let mut end = srtp(key, 0x5d4);
+        let mut packet = report.clone();
+        end.seal_rtcp(&mut packet).unwrap();
+        assert_eq!(packet, bytes(due));
+        assert_eq!(end.open_rtcp(&packet).unwrap(), report);
+    }
+}
+
 fn of_suites() -> Vec<(Srtp, Srtp)> {
     let suites = [
         SrtpProfile::AES128_CM_SHA1_80,

@@ -2,14 +2,16 @@
 //! than, on a network of the command's own.
 //!
 //! Server and generator sit in a network namespace and on a CPU each. For every load a media node
-//! is started, filled, measured and ended; then the floor is measured in its place. Judges only
-//! what `--check` asks. Invariant: figures that stand beside each other come from one run.
+//! is started, filled, measured and ended; then the floor is measured in its place, and then, if
+//! there is one, livekit-server. Judges only what `--check` asks. Invariant: figures that stand
+//! beside each other come from one run.
 
 mod cases;
 mod floor;
 mod namespaces;
 mod row;
 mod server;
+mod versus;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -20,8 +22,9 @@ use anyhow::{Context as _, ensure};
 use super::{Gathering, Settings, Usage};
 pub use cases::Case;
 pub use floor::{Cost, Shape};
-pub use row::Row;
-use server::{Metrics, Server};
+pub use row::{Account, Row};
+use server::{Metrics, Product, Server};
+use versus::Versus;
 
 /// Loss that is borne, as a share.
 const LOSS_MAX: f64 = 0.001;
@@ -36,7 +39,8 @@ const VISIT: Duration = Duration::from_secs(1);
     long_about = "Measures a media node: CPU per forwarded packet beside the floor (AES-GCM and \
                   one sendto at the same rate, in the same bursts), added delay, loss and memory. \
                   Server and generator get a network namespace each, joined by a veth pair, and a \
-                  CPU each; needs root. Everything ends with the command."
+                  CPU each; needs root. With `--livekit-server` that program gets the same load \
+                  from the same generator in turn. Everything ends with the command."
 )]
 pub struct Options {
     /// Measure in namespaces
@@ -45,6 +49,12 @@ pub struct Options {
     /// The media node; by default the one that was built beside this program
     #[arg(long)]
     media_node: Option<PathBuf>,
+    /// A livekit-server to measure beside it
+    #[arg(long, conflicts_with = "check")]
+    livekit_server: Option<PathBuf>,
+    /// Times that each load is measured, on each server in turn; medians count
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: u32,
     /// A load to measure, may be given again; by default all of them
     #[arg(long = "case", value_enum)]
     cases: Vec<Case>,
@@ -94,17 +104,46 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     namespaces::prepare().context("cannot make network namespaces; this needs root")?;
     let cases = if options.cases.is_empty() { &Case::ALL[..] } else { &options.cases };
     for case in cases {
-        let row = measure(*case, options).await.with_context(|| case.name())?;
-        if options.json {
-            println!("{}", row.to_json());
-        } else {
-            println!("{row}\n");
-        }
+        rounds(*case, options).await.with_context(|| case.name())?;
+    }
+    Ok(())
+}
+
+/// Measures one load as often as asked, on every server that is.
+async fn rounds(case: Case, options: &Options) -> anyhow::Result<()> {
+    let ours = Product::MediaNode(match &options.media_node {
+        Some(program) => program.clone(),
+        None => std::env::current_exe()?.with_file_name("media-node"),
+    });
+    let peer = options.livekit_server.clone().map(Product::LivekitServer);
+    let mut versus = Versus::default();
+    for _ in 0..options.rounds {
+        let row = measure(case, &ours, options).await?;
+        print(&row, options);
         if options.check {
             check(&row)?;
         }
+        versus.ours.push(row);
+        if let Some(peer) = &peer {
+            let row = measure(case, peer, options).await?;
+            print(&row, options);
+            versus.theirs.push(row);
+        }
+    }
+    if peer.is_some() {
+        match options.json {
+            true => println!("{}", versus.to_json()),
+            false => println!("{versus}\n"),
+        }
     }
     Ok(())
+}
+
+fn print(row: &Row, options: &Options) {
+    match options.json {
+        true => println!("{}", row.to_json()),
+        false => println!("{row}\n"),
+    }
 }
 
 /// Counts only: what a busy machine shows as well as an idle one.
@@ -117,42 +156,36 @@ fn check(row: &Row) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn measure(case: Case, options: &Options) -> anyhow::Result<Row> {
-    let program = match &options.media_node {
-        Some(program) => program.clone(),
-        None => std::env::current_exe()?.with_file_name("media-node"),
-    };
-    let server = Server::start(&program, options.server_cpu).await?;
+async fn measure(case: Case, product: &Product, options: &Options) -> anyhow::Result<Row> {
+    let server = Server::start(product, options.server_cpu).await?;
     let mut settings = case.settings(options.warm_up, options.duration);
     settings.server_pid = Some(server.pid()?);
     visit(&settings).await?;
     let empty = Usage::of(server.pid()?)?;
     let gathering = Gathering::join(&settings).await?;
     gathering.warm_up(&settings).await;
-    let before = Server::metrics().await?;
-    let (report, delays) = tokio::join!(gathering.measure(&settings), delays(options.duration));
-    let after = Server::metrics().await?;
+    let (report, account) = match product {
+        Product::MediaNode(_) => {
+            let account = account(options.duration);
+            let (report, account) = tokio::join!(gathering.measure(&settings), account);
+            (report?, Some(account?))
+        }
+        Product::LivekitServer(_) => (gathering.measure(&settings).await?, None),
+    };
     gathering.leave().await;
     server.stop().await?;
-    let (report, delays) = (report?, delays?);
-    let mut row = Row {
-        name: case.name(),
-        empty_bytes: empty.resident_bytes,
-        messages: after.messages - before.messages,
-        packets: after.packets_sent - before.packets_sent,
-        dropped: after.dropped - before.dropped,
-        delays,
-        report,
-        floor: None,
-    };
-    let bytes = (after.bytes_sent - before.bytes_sent) / row.packets.max(1.0);
-    if let (Some((receivers, run)), false) = (case.burst(), options.check) {
+    let empty_bytes = empty.resident_bytes;
+    let (name, server) = (case.name(), product.name());
+    let mut row = Row { name, server, empty_bytes, account, report, floor: None };
+    if let (Some(account), Some((receivers, run)), false) =
+        (&row.account, case.burst(), options.check)
+    {
         let packets_per_second = row.report.packets_out as f64 / row.report.seconds;
         let shape = Shape {
             receivers,
             run,
             bursts_per_second: packets_per_second / f64::from(receivers) / f64::from(run),
-            bytes: bytes as usize,
+            bytes: (account.bytes / account.packets.max(1.0)) as usize,
             seconds: options.duration,
         };
         row.floor = Some(floor::measure(options.server_cpu, shape).await?);
@@ -177,15 +210,26 @@ async fn visit(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The media node's own account of the delay, second by second.
-async fn delays(seconds: u64) -> anyhow::Result<Vec<(Duration, Duration)>> {
+/// The media node's own account of `seconds`.
+async fn account(seconds: u64) -> anyhow::Result<Account> {
+    let before = Server::metrics().await?;
     let mut delays = Vec::new();
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.tick().await;
-    for _ in 1..seconds {
+    for at in 1..=seconds {
         second.tick().await;
-        let Metrics { delay_p50, delay_p99, .. } = Server::metrics().await?;
+        let after = Server::metrics().await?;
+        let Metrics { delay_p50, delay_p99, .. } = after;
         delays.push((Duration::from_secs_f64(delay_p50), Duration::from_secs_f64(delay_p99)));
+        if at == seconds {
+            return Ok(Account {
+                messages: after.messages - before.messages,
+                packets: after.packets_sent - before.packets_sent,
+                bytes: after.bytes_sent - before.bytes_sent,
+                dropped: after.dropped - before.dropped,
+                delays,
+            });
+        }
     }
-    Ok(delays)
+    Ok(Account::default())
 }

@@ -1,8 +1,9 @@
-//! One media node in the server's namespace, and what it says of itself.
+//! One server in its namespace, a media node of ours or a livekit-server, and what ours says of
+//! itself.
 //!
 //! Starts it, reads its metrics, ends it. Invariant: it ends with the value that holds it.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -18,15 +19,64 @@ const ADMIN_PORT: u16 = 7_882;
 /// API key and secret; the namespaces have no way in from outside.
 const KEY: &str = "bench";
 const SECRET: &str = "bench-bench-bench-bench-bench-bench";
-/// A media node that does not serve by then will not.
+/// A server that does not serve by then will not.
 const START_MAX: Duration = Duration::from_secs(10);
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Lies below a `/run` of our own, which goes with the namespaces.
+/// These lie below a `/run` of our own, which goes with the namespaces.
 const KEYS_FILE: &str = "/run/bench-keys.yaml";
+const LIVEKIT_FILE: &str = "/run/bench-livekit.yaml";
 
-/// A running media node.
+/// What is measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Product {
+    /// Ours.
+    MediaNode(PathBuf),
+    /// The peer: <https://github.com/livekit/livekit>, at its defaults.
+    LivekitServer(PathBuf),
+}
+
+impl Product {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::MediaNode(_) => "media-node",
+            Self::LivekitServer(_) => "livekit-server",
+        }
+    }
+
+    /// How it starts on `cpu`.
+    fn command(&self, cpu: usize) -> std::io::Result<std::process::Command> {
+        match self {
+            Self::MediaNode(program) => {
+                std::fs::write(KEYS_FILE, format!("{KEY}: {SECRET}\n"))?;
+                let mut command = namespaces::in_server(cpu, program);
+                let own = SERVER.to_string();
+                command.args(["--tenant", "bench/bench", "--media-node-name", "bench"]);
+                command.args(["--control-address", "off", "--tls-directory", "off"]);
+                command.args(["--bind", &own, "--media-addresses", &own, "--shards", "1"]);
+                command.args(["--log-level", "error", "--keys-file", KEYS_FILE]);
+                Ok(command)
+            }
+            Self::LivekitServer(program) => {
+                std::fs::write(LIVEKIT_FILE, livekit_settings())?;
+                let mut command = namespaces::in_server(cpu, program);
+                command.args(["--config", LIVEKIT_FILE]);
+                Ok(command)
+            }
+        }
+    }
+}
+
+/// What the namespace asks for; all else is as livekit-server comes (`config-sample.yaml`).
+fn livekit_settings() -> String {
+    format!(
+        "port: {SIGNAL_PORT}\nbind_addresses: [{SERVER}]\nkeys: {{{KEY}: {SECRET}}}\n\
+         rtc: {{node_ip: {SERVER}, use_external_ip: false}}\nlogging: {{level: error}}\n"
+    )
+}
+
+/// A running server.
 pub(super) struct Server {
     child: Child,
 }
@@ -44,32 +94,27 @@ pub(super) struct Metrics {
 }
 
 impl Server {
-    /// Starts `program` on `cpu` and waits until it serves.
+    /// Starts `product` on `cpu` and waits until it serves.
     ///
     /// # Errors
     /// If it does not.
-    pub(super) async fn start(program: &Path, cpu: usize) -> anyhow::Result<Self> {
-        std::fs::write(KEYS_FILE, format!("{KEY}: {SECRET}\n")).context("cannot write keys")?;
-        let mut command = namespaces::in_server(cpu, program);
-        command.args(["--tenant", "bench/bench", "--media-node-name", "bench", "--shards", "1"]);
-        command.args(["--control-address", "off", "--tls-directory", "off"]);
-        command.args(["--bind", &SERVER.to_string(), "--media-addresses", &SERVER.to_string()]);
-        command.args(["--log-level", "error", "--keys-file", KEYS_FILE]);
+    pub(super) async fn start(product: &Product, cpu: usize) -> anyhow::Result<Self> {
+        let command = product.command(cpu).context("cannot write its settings")?;
         let child = Command::from(command).stdin(Stdio::null()).kill_on_drop(true).spawn();
         let mut server = Self { child: child.context("cannot run `ip netns exec`")? };
         let deadline = tokio::time::Instant::now() + START_MAX;
         while TcpStream::connect((SERVER, SIGNAL_PORT)).await.is_err() {
             let ended = server.child.try_wait()?;
-            ensure!(ended.is_none(), "{} ended at once", program.display());
+            ensure!(ended.is_none(), "{} ended at once", product.name());
             let late = tokio::time::Instant::now() > deadline;
-            ensure!(!late, "{} does not serve after {START_MAX:?}", program.display());
+            ensure!(!late, "{} does not serve after {START_MAX:?}", product.name());
             tokio::time::sleep(LOOK_EVERY).await;
         }
         Ok(server)
     }
 
     pub(super) fn pid(&self) -> anyhow::Result<u32> {
-        self.child.id().context("the media node has ended")
+        self.child.id().context("the server has ended")
     }
 
     pub(super) fn url() -> String {
@@ -88,7 +133,7 @@ impl Server {
         Ok(self.child.kill().await?)
     }
 
-    /// Reads `/metrics`.
+    /// Reads `/metrics` of a media node.
     ///
     /// # Errors
     /// If it does not answer.

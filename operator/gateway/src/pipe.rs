@@ -82,7 +82,7 @@ where
     C: AsyncRead + AsyncWrite,
     M: AsyncRead + AsyncWrite,
 {
-    let (client_read, mut client_write) = tokio::io::split(client);
+    let (mut client_read, mut client_write) = tokio::io::split(client);
     let (media_read, media_write) = tokio::io::split(media_node);
     let mut boundary = FrameBoundary::default();
     // Set while a write to the client is under way: cut short, it may have ended within a frame.
@@ -90,11 +90,12 @@ where
     let ended = {
         let up = metrics.bytes.with_label_values(&["to_media_node"]);
         let down = metrics.bytes.with_label_values(&["to_client"]);
-        let up = copy(client_read, media_write, Some(times.idle), times.write, |bytes, done| {
-            if done {
-                up.inc_by(bytes.len() as u64);
-            }
-        });
+        let up =
+            copy(&mut client_read, media_write, Some(times.idle), times.write, |bytes, done| {
+                if done {
+                    up.inc_by(bytes.len() as u64);
+                }
+            });
         let down = copy(media_read, &mut client_write, None, times.write, |bytes, done| {
             writing.store(!done, Ordering::Relaxed);
             if done {
@@ -106,18 +107,15 @@ where
         tokio::select! {
             stop = stop => Ended::Stopped(stop),
             end = &mut up => {
-                if end == End::Closed {
-                    // The answer to a client's Close is on its way.
+                if end != End::Idle {
+                    // The answer to a client's Close is on its way, or a media node's last word.
                     let _ = timeout(FINISH_WITHIN, &mut down).await;
                 }
-                end.of(Ended::Client)
+                end.between(Ended::Client, Ended::MediaNode)
             }
-            end = &mut down => {
-                if end == End::Closed {
-                    let _ = timeout(FINISH_WITHIN, &mut up).await;
-                }
-                end.of(Ended::MediaNode)
-            }
+            // Not waited for: a client whose line has been closed waits for its end (RFC 6455
+            // §7.1.1), and one whose media node died shall know it at once.
+            end = &mut down => end.between(Ended::MediaNode, Ended::Client),
         }
     };
     let may_close = !writing.into_inner() && boundary.is_between_frames() && !boundary.saw_close();
@@ -131,20 +129,38 @@ where
         let _ = timeout(FINISH_WITHIN, client_write.write_all(&frame)).await;
     }
     let _ = timeout(FINISH_WITHIN, client_write.shutdown()).await;
+    if !matches!(ended, Ended::Client | Ended::Write) {
+        // Dropped over unread bytes the line would be reset, and its last words lost.
+        let _ = timeout(FINISH_WITHIN, drain(client_read)).await;
+    }
     ended
 }
 
+/// Reads until the other side has closed.
+async fn drain(mut from: impl AsyncRead + Unpin) {
+    let mut rest = vec![0; BUFFER_BYTES];
+    while from.read(&mut rest).await.is_ok_and(|count| count > 0) {}
+}
+
+/// Why bytes go from one side to the other no longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
+    /// The side that is read closed or vanished.
     Closed,
+    /// The side that is written to takes no more.
+    Refused,
+    /// The side that is read was silent for too long.
     Idle,
+    /// A write took too long.
     Write,
 }
 
 impl End {
-    const fn of(self, closed_by: Ended) -> Ended {
+    /// What it says of a pipe that reads from `from` and writes to `to`.
+    const fn between(self, from: Ended, to: Ended) -> Ended {
         match self {
-            Self::Closed => closed_by,
+            Self::Closed => from,
+            Self::Refused => to,
             Self::Idle => Ended::Idle,
             Self::Write => Ended::Write,
         }
@@ -184,8 +200,103 @@ where
         });
         match written.await {
             Ok(Ok(())) => note(bytes, true),
-            Ok(Err(_)) => return End::Closed,
+            Ok(Err(_)) => return End::Refused,
             Err(_) => return End::Write,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::{FutureExt, poll};
+    use tokio::io::{DuplexStream, duplex};
+
+    use super::*;
+
+    const TIMES: Times = Times { idle: Duration::from_secs(30), write: Duration::from_secs(5) };
+    /// Turns in which a pipe does all that it can do without waiting for time to pass.
+    const TURNS: usize = 64;
+
+    /// The far ends of a pipe, the client's and the media node's, and the pipe.
+    fn pipe() -> (DuplexStream, DuplexStream, impl Future<Output = Ended>) {
+        let ((client, ours), (media_node, theirs)) = (duplex(1 << 16), duplex(1 << 16));
+        let pipe = async move {
+            let metrics = Metrics::new().unwrap();
+            run(ours, theirs, std::future::pending(), TIMES, &metrics).await
+        };
+        (client, media_node, pipe)
+    }
+
+    /// Lets the pipe do what it can do at once.
+    async fn at_once(mut pipe: std::pin::Pin<&mut impl Future<Output = Ended>>) -> Option<Ended> {
+        for _ in 0..TURNS {
+            if let std::task::Poll::Ready(ended) = poll!(pipe.as_mut()) {
+                return Some(ended);
+            }
+        }
+        None
+    }
+
+    /// All that came, if the line is closed behind it by now.
+    fn closed_after(end: &mut DuplexStream) -> Option<Vec<u8>> {
+        let mut all = Vec::new();
+        end.read_to_end(&mut all).now_or_never()?.unwrap();
+        Some(all)
+    }
+
+    /// A client that has answered a Close waits until the server closes the line.
+    #[tokio::test]
+    async fn a_line_that_the_media_node_closed_is_closed_at_once() {
+        let (mut client, mut media_node, pipe) = pipe();
+        let mut pipe = pin!(pipe);
+        let goodbye = close_frame(1000, "bye");
+        media_node.write_all(&goodbye).await.unwrap();
+        drop(media_node);
+        assert_eq!(at_once(pipe.as_mut()).await, None, "the client has not closed yet");
+        assert_eq!(closed_after(&mut client).unwrap(), goodbye, "nothing is added to it");
+        drop(client);
+        assert_eq!(at_once(pipe).await, Some(Ended::MediaNode));
+    }
+
+    #[tokio::test]
+    async fn whoever_loses_a_media_node_is_told_at_once_and_not_waited_for_long() {
+        let (mut client, media_node, pipe) = pipe();
+        let mut pipe = pin!(pipe);
+        drop(media_node);
+        assert_eq!(at_once(pipe.as_mut()).await, None);
+        let told = closed_after(&mut client).unwrap();
+        assert_eq!(told, close_frame(SERVICE_RESTART, "media node is gone"));
+        assert_eq!(pipe.await, Ended::MediaNode, "the client stays, the pipe does not");
+    }
+
+    /// Whichever of the two directions notices it first.
+    #[tokio::test]
+    async fn a_media_node_that_takes_no_more_is_the_side_that_ended() {
+        let (mut client, media_node, pipe) = pipe();
+        client.write_all(b"ping").await.unwrap();
+        drop(media_node);
+        let mut pipe = pin!(pipe);
+        assert_eq!(at_once(pipe.as_mut()).await, None);
+        let told = closed_after(&mut client).unwrap();
+        assert_eq!(told, close_frame(SERVICE_RESTART, "media node is gone"));
+        drop(client);
+        assert_eq!(at_once(pipe).await, Some(Ended::MediaNode));
+    }
+
+    #[tokio::test]
+    async fn the_answer_to_a_clients_close_still_comes() {
+        let (mut client, mut media_node, pipe) = pipe();
+        let mut pipe = pin!(pipe);
+        client.write_all(b"close").await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(at_once(pipe.as_mut()).await, None, "the answer is waited for");
+        let mut asked = [0; 5];
+        media_node.read_exact(&mut asked).await.unwrap();
+        media_node.write_all(b"answer").await.unwrap();
+        drop(media_node);
+        assert_eq!(at_once(pipe).await, Some(Ended::Client));
+        assert_eq!(closed_after(&mut client).unwrap(), b"answer");
     }
 }

@@ -139,6 +139,7 @@ fn families(node: &Node) -> Vec<MetricFamily> {
     let gauges = [
         ("forwarding_delay_p99_seconds", "added delay, last second", delay.quantile_seconds(0.99)),
         ("forwarding_delay_p50_seconds", "added delay, last second", delay.quantile_seconds(0.5)),
+        ("cpu_ratio", "share of the CPU time it may use, lately", node.cpu_ratio()),
         ("rooms", "rooms that have their home here", rooms as f64),
         ("epoch", "highest epoch seen", epoch as f64),
         ("grant_remaining_seconds", "how long new rooms are admitted", grant),

@@ -18,6 +18,7 @@
 pub mod admin;
 pub mod config;
 pub mod control;
+pub mod cpu;
 pub mod dev;
 pub mod epochs;
 pub mod ice_tcp;

@@ -13,9 +13,11 @@ use rand::Rng;
 use tokio::sync::{Notify, mpsc};
 
 use crate::config::Config;
+use crate::cpu::CpuMeter;
 use crate::epochs::Epochs;
 use crate::ice_tcp::Ufrags;
 use crate::keys::{Keys, unix_millis};
+use crate::net::process_cpu_time;
 use crate::rooms::{Admission, Happened, Refusal, Rooms};
 use crate::shard::{ShardCommand, ShardEvent, ShardFull, ShardHandle};
 use crate::ticket::{Bearer, Tickets};
@@ -36,6 +38,7 @@ pub struct Node {
     pub counters: Counters,
     rooms: Mutex<Rooms>,
     ufrags: Mutex<Ufrags>,
+    cpu: Mutex<CpuMeter>,
     next_connection: AtomicU64,
 }
 
@@ -95,6 +98,7 @@ impl Node {
             keys: config.ticket_keys.clone(),
         });
         let rooms = Mutex::new(Rooms::new(admission, config.rooms_max, epoch, tickets));
+        let cpu = CpuMeter::new(config.cpu_millicores, Instant::now(), process_cpu_time());
         let incarnation = format!("{:032x}", rand::rng().random::<u128>());
         Self {
             config,
@@ -107,6 +111,7 @@ impl Node {
             counters: Counters::default(),
             rooms,
             ufrags: Mutex::default(),
+            cpu: Mutex::new(cpu),
             next_connection: AtomicU64::new(1),
         }
     }
@@ -119,6 +124,12 @@ impl Node {
     /// Who gave out which ufrag, locked.
     pub fn ufrags(&self) -> MutexGuard<'_, Ufrags> {
         self.ufrags.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Share of the CPU time it may use that this process used over the last seconds, 0 to 1.
+    pub fn cpu_ratio(&self) -> f64 {
+        let mut meter = self.cpu.lock().unwrap_or_else(PoisonError::into_inner);
+        meter.ratio(Instant::now(), process_cpu_time())
     }
 
     /// A number no other connection of this process has.

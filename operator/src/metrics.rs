@@ -43,6 +43,8 @@ pub struct Metrics {
     pub participants: IntGaugeVec,
     /// Busiest shard's busy share, by `meeting_cluster`, `media_node`.
     pub load: GaugeVec,
+    /// Share of its CPU limit that a media node uses, by `meeting_cluster`, `media_node`.
+    pub cpu: GaugeVec,
     /// How far a media node's clock is ahead, in seconds, by `meeting_cluster`, `media_node`.
     pub clock_skew: GaugeVec,
     /// Tickets that a media node refused, by `meeting_cluster`, `media_node`.
@@ -199,6 +201,7 @@ impl Metrics {
             rooms: gauges("rooms", "Rooms per media node.", node),
             participants: gauges("participants", "Participants per media node.", node),
             load: fractions("media_node_busy_ratio", "Busy share of the busiest shard.", node),
+            cpu: fractions("media_node_cpu_ratio", "Share of its CPU limit in use.", node),
             clock_skew: fractions(
                 "media_node_clock_skew_seconds",
                 "How far its clock is ahead.",
@@ -255,6 +258,7 @@ impl Metrics {
             Box::new(self.rooms.clone()),
             Box::new(self.participants.clone()),
             Box::new(self.load.clone()),
+            Box::new(self.cpu.clone()),
             Box::new(self.clock_skew.clone()),
             Box::new(self.tickets_refused.clone()),
             Box::new(self.reports_refused.clone()),
@@ -293,6 +297,7 @@ impl Metrics {
         let _ = self.rooms.remove_label_values(labels);
         let _ = self.participants.remove_label_values(labels);
         let _ = self.load.remove_label_values(labels);
+        let _ = self.cpu.remove_label_values(labels);
         let _ = self.clock_skew.remove_label_values(labels);
         let _ = self.tickets_refused.remove_label_values(labels);
     }

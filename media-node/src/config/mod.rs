@@ -53,6 +53,8 @@ pub struct Config {
     /// None: no media over TCP.
     pub tcp_port: Option<u16>,
     pub shards: usize,
+    /// What the process may use, in thousandths of a CPU.
+    pub cpu_millicores: u64,
     /// None: a generated key, with `dev` only.
     pub keys_file: Option<PathBuf>,
     /// Holds `tls.crt`, `tls.key`, `ca.crt`. None: plain HTTP.
@@ -85,7 +87,7 @@ pub enum LogFormat {
 }
 
 impl Config {
-    /// The configuration out of everything that was given. `cpus` is what `shards: auto` counts.
+    /// The configuration out of everything that was given. `cpus` is what `auto` counts.
     pub fn resolve(given: &Given, cpus: usize) -> Result<Self, ConfigError> {
         let dev = given.dev;
         let from = Lookup::new(given);
@@ -136,6 +138,7 @@ impl Config {
             udp_port_first,
             tcp_port: from.switched_on("tcp_port").then_some(tcp_port),
             shards,
+            cpu_millicores: from.cpu_millicores(cpus)?,
             keys_file,
             tls_directory,
             state_directory: from.optional_path("state_directory"),

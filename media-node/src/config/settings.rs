@@ -77,6 +77,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("udp_port_first", "50000", "UDP port of shard 0; shard n has this port plus n"),
     setting("tcp_port", "7883", "port for media over TCP; `off`: none"),
     setting("shards", "auto", "packet threads; `auto`: one less than the CPUs, at least 1"),
+    setting(
+        "cpu_millicores",
+        "auto",
+        "what the process may use of a second's CPU time, as the pod's limit has it; `auto`: the \
+         CPUs that it may run on",
+    ),
     setting_dev(
         "keys_file",
         "/etc/hemicycle/keys/keys.yaml",

@@ -144,6 +144,16 @@ impl<'a> Lookup<'a> {
             .ok_or_else(|| self.refused("shards", "`auto` or a number from 1 to 256"))
     }
 
+    pub(super) fn cpu_millicores(&self, cpus: usize) -> Result<u64, ConfigError> {
+        if self.text("cpu_millicores") == "auto" {
+            return Ok(1_000 * cpus as u64);
+        }
+        let parsed = self.text("cpu_millicores").parse::<u64>().ok();
+        parsed
+            .filter(|millicores| (1..=1_024_000).contains(millicores))
+            .ok_or_else(|| self.refused("cpu_millicores", "`auto` or a number from 1 to 1024000"))
+    }
+
     pub(super) fn tenant(&self) -> Result<String, ConfigError> {
         const ALLOWED: &str = "`namespace/name` of the meeting cluster";
         let text = self.text("tenant");

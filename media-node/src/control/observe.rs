@@ -97,6 +97,7 @@ fn report(node: &Node, sequence: u64, told: &mut BTreeMap<RoomKey, Home>) -> v1:
 }
 
 fn add_load(node: &Node, report: &mut v1::NodeReport) {
+    report.cpu_ratio = node.cpu_ratio();
     let mut delay = DelayHistogram::default();
     for shard in &node.shards {
         let load = shard.report();

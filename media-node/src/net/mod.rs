@@ -22,5 +22,5 @@ pub use poller::{Poller, Waker};
 pub use receive::ReceiveBatch;
 pub use runs::Runs;
 pub use send::{SendBatch, SendCounters};
-pub use thread::{cpu_time, pin_to_cpu};
+pub use thread::{cpu_time, pin_to_cpu, process_cpu_time};
 pub use udp::UdpSocket;

@@ -139,10 +139,10 @@ fn measure(
         if let Some(seen) = &media_node.report {
             report.participants += u64::from(seen.participants);
             report.rooms += seen.rooms.len() as u64;
-            busy_sum += seen.busy_ratio;
+            busy_sum += seen.busy.all();
             if *standing == Standing::Serving {
                 let max = policy.capacity.participants_per_node_max;
-                serving_fill += capacity::fill(seen.participants, seen.busy_ratio, 0.0, max);
+                serving_fill += capacity::fill(seen.participants, seen.busy, 0.0, max);
             }
         }
     }
@@ -167,6 +167,7 @@ fn is_unschedulable(media_node: &crate::world::MediaNodeSeen) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capacity::Busy;
     use crate::fixtures::{self, NOW};
 
     fn scale(world: &World, policy: &Policy, now: Timestamp) -> (ScaleReport, ScaleMemory) {
@@ -191,6 +192,15 @@ mod tests {
         fixtures::report(&mut world, "demo-0").participants = 150;
         let (report, _) = scale(&world, &policy, NOW);
         assert_eq!((report.present, report.wanted), (1, 3));
+    }
+
+    #[test]
+    fn joins_that_fill_a_media_node_make_another_as_media_do() {
+        let (mut world, policy) = fixtures::fleet(1);
+        fixtures::report(&mut world, "demo-0").busy.process = 1.0;
+        assert_eq!(scale(&world, &policy, NOW).0.wanted, 2);
+        fixtures::report(&mut world, "demo-0").busy = Busy { shards: 1.0, process: 0.0 };
+        assert_eq!(scale(&world, &policy, NOW).0.wanted, 2);
     }
 
     #[test]

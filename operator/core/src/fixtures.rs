@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
+    capacity::Busy,
     evidence::Level,
     fleet::{self, Standing},
     ids::{MediaNodeName, RoomKey, Timestamp},
@@ -92,7 +93,7 @@ pub(crate) fn add(world: &mut World, index: u32) {
         sequence: 1,
         state: MediaNodeState::Serving,
         participants: 0,
-        busy_ratio: 0.0,
+        busy: Busy::default(),
         clock_skew_ms: 0,
         ticket_expires: Timestamp(0),
         rooms: BTreeMap::new(),

@@ -6,6 +6,7 @@
 
 use thiserror::Error;
 
+use crate::capacity::Busy;
 use crate::ids::{Epoch, Incarnation, RoomKey};
 
 /// Rooms that one report may list; more is a defect of the sender and the report is refused.
@@ -42,6 +43,9 @@ pub struct NodeReportView {
     pub state: MediaNodeState,
     /// Busy share of each shard over the last second, 0 to 1.
     pub busy_ratios: Vec<f64>,
+    /// Share of the CPU time that it may use that the whole process used over the last seconds:
+    /// packets, signalling, handshakes. Zero from a media node that does not say.
+    pub cpu_ratio: f64,
     /// p99 of the time a packet spends inside, in seconds.
     pub forwarding_delay_p99_seconds: f64,
     /// People and programs in its rooms.
@@ -133,14 +137,15 @@ impl NodeReportView {
     /// # Errors
     /// The first thing wrong with it.
     pub fn check(&self) -> Result<(), ReportError> {
-        let numbers = || self.busy_ratios.iter().chain([&self.forwarding_delay_p99_seconds]);
+        let shares = || self.busy_ratios.iter().chain([&self.cpu_ratio]);
+        let numbers = || shares().chain([&self.forwarding_delay_p99_seconds]);
         if numbers().any(|number| !number.is_finite()) {
             return Err(ReportError::NotANumber);
         }
         if numbers().any(|number| *number < 0.0) || self.participants < 0 {
             return Err(ReportError::Negative);
         }
-        if self.busy_ratios.iter().any(|busy| *busy > BUSY_RATIO_MAX) {
+        if shares().any(|busy| *busy > BUSY_RATIO_MAX) {
             return Err(ReportError::OutOfRange);
         }
         if self.busy_ratios.is_empty() {
@@ -152,14 +157,12 @@ impl NodeReportView {
         Ok(())
     }
 
-    /// Mean busy share of the shards, 0 to 1. Call it on a checked report.
+    /// How busy it is, by the mean of its shards and by its process. Call it on a checked report.
     #[must_use]
-    pub fn busy_mean(&self) -> f64 {
-        if self.busy_ratios.is_empty() {
-            return 0.0;
-        }
+    pub fn busy(&self) -> Busy {
         let sum: f64 = self.busy_ratios.iter().sum();
-        (sum / self.busy_ratios.len() as f64).min(1.0)
+        let shards = (sum / self.busy_ratios.len().max(1) as f64).min(1.0);
+        Busy { shards, process: self.cpu_ratio.min(1.0) }
     }
 }
 
@@ -175,6 +178,7 @@ mod tests {
             uptime_ms: 0,
             state: MediaNodeState::Serving,
             busy_ratios: vec![0.2, 0.4],
+            cpu_ratio: 0.5,
             forwarding_delay_p99_seconds: 0.001,
             participants: 3,
             whole: true,
@@ -199,11 +203,15 @@ mod tests {
         assert_eq!(refused(|r| r.busy_ratios[0] = -0.1), ReportError::Negative);
         assert_eq!(refused(|r| r.participants = -1), ReportError::Negative);
         assert_eq!(refused(|r| r.busy_ratios[0] = 7.0), ReportError::OutOfRange);
+        assert_eq!(refused(|r| r.cpu_ratio = f64::NAN), ReportError::NotANumber);
+        assert_eq!(refused(|r| r.cpu_ratio = -0.1), ReportError::Negative);
+        assert_eq!(refused(|r| r.cpu_ratio = 7.0), ReportError::OutOfRange);
         assert_eq!(refused(|r| r.busy_ratios.clear()), ReportError::Empty);
     }
 
     #[test]
     fn the_mean_is_over_all_shards() {
-        assert!((good().busy_mean() - 0.3).abs() < 1e-9);
+        assert!((good().busy().shards - 0.3).abs() < 1e-9);
+        assert_eq!(NodeReportView { cpu_ratio: 1.2, ..good() }.busy().process, 1.0);
     }
 }

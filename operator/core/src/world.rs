@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     autoscale::ScaleMemory,
+    capacity::Busy,
     evidence,
     ids::{
         Incarnation, KubernetesNodeName, MediaNodeName, PodName, ResourceVersion, RoomKey,
@@ -219,8 +220,8 @@ pub struct ReportSeen {
     pub state: MediaNodeState,
     /// People and programs in its rooms.
     pub participants: u32,
-    /// Mean busy share of its shards, 0 to 1.
-    pub busy_ratio: f64,
+    /// How busy it was.
+    pub busy: Busy,
     /// When the ticket that it holds ends; 1970 when it holds none.
     pub ticket_expires: Timestamp,
     /// How far its clock was ahead of the operator's, in milliseconds; negative: behind.

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use operator_core::{
     MediaNodeName, Plan, Policy, RoomKey, Step, Timestamp, World, audit,
+    capacity::Busy,
     evidence::Level,
     plan,
     policy::{CapacityPolicy, OnLoss, Paused, SovereigntyPolicy},
@@ -29,6 +30,11 @@ const LABEL: &str = "snc.scope.node-restriction.kubernetes.io/qualified";
 const MACHINES: u64 = 8;
 const DOORS: u32 = 2;
 const STEP_MS: u64 = 1_000;
+
+/// Busy with packets alone.
+fn shards(shards: f64) -> Busy {
+    Busy { shards, process: 0.0 }
+}
 
 struct Dice(u64);
 
@@ -182,7 +188,7 @@ impl Sim {
                     sequence: process.sequence,
                     state: process.state,
                     participants: process.rooms.values().sum(),
-                    busy_ratio: f64::from(process.rooms.values().sum::<u32>()) / 60.0,
+                    busy: shards(f64::from(process.rooms.values().sum::<u32>()) / 60.0),
                     clock_skew_ms: 0,
                     ticket_expires: Timestamp(0),
                     rooms: process.rooms.clone(),
@@ -609,7 +615,7 @@ fn any_report() -> impl Strategy<Value = Option<ReportSeen>> {
             sequence: 1,
             state,
             participants,
-            busy_ratio: f64::from(participants) / 150.0,
+            busy: shards(f64::from(participants) / 150.0),
             clock_skew_ms: 0,
             ticket_expires: Timestamp(0),
             rooms: (0..rooms).map(|r| (RoomKey::new("meetings/demo", r.to_string()), 1)).collect(),

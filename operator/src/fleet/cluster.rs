@@ -11,6 +11,7 @@ use std::{
 
 use media_api::v1 as media;
 use operator_core::{
+    capacity::Busy,
     ids::{Epoch, Incarnation, MediaNodeName, RoomKey, Timestamp, Zone},
     placement::{
         Admission, ClaimOutcome, Decision, Directory, DirectoryDelta, Grant, Hints, KnownMediaNode,
@@ -64,7 +65,7 @@ struct Heard {
     sequence: u64,
     state: MediaNodeState,
     participants: u32,
-    busy_ratio: f64,
+    busy: Busy,
     version: String,
     clock_skew_ms: i64,
     ticket_expires: Timestamp,
@@ -211,7 +212,7 @@ impl Cluster {
         }
         let heard = Heard {
             received: now,
-            busy_ratio: view.busy_mean(),
+            busy: view.busy(),
             participants: u32::try_from(view.participants).unwrap_or_default(),
             incarnation: view.incarnation,
             sequence: view.sequence,
@@ -280,7 +281,7 @@ impl Cluster {
             sequence: heard.sequence,
             state: heard.state,
             participants: heard.participants,
-            busy_ratio: heard.busy_ratio,
+            busy: heard.busy,
             clock_skew_ms: heard.clock_skew_ms,
             ticket_expires: heard.ticket_expires,
             rooms: inner.directory.rooms_on(&name),
@@ -413,6 +414,7 @@ fn view_of(report: media::NodeReport) -> NodeReportView {
         uptime_ms: report.uptime_ms,
         state,
         busy_ratios: report.shards.iter().map(|shard| shard.busy_ratio).collect(),
+        cpu_ratio: report.cpu_ratio,
         forwarding_delay_p99_seconds: report.forwarding_delay_p99_seconds,
         participants: i64::from(report.participants),
         whole: report.whole,

@@ -256,13 +256,14 @@ impl Speaker {
         let metrics = &self.shared.metrics;
         let labels = &[self.cluster.tenant(), self.target.media_node.as_str()];
         let busiest = report.shards.iter().map(|shard| shard.busy_ratio).fold(0.0, f64::max);
-        let participants = i64::from(report.participants);
+        let (participants, cpu) = (i64::from(report.participants), report.cpu_ratio);
         match self.cluster.hear(&self.target.media_node, report, skew_ms) {
             Ok(rooms) => {
                 let rooms = i64::try_from(rooms).unwrap_or(i64::MAX);
                 metrics.rooms.with_label_values(labels).set(rooms);
                 metrics.participants.with_label_values(labels).set(participants);
                 metrics.load.with_label_values(labels).set(busiest);
+                metrics.cpu.with_label_values(labels).set(cpu);
                 metrics.clock_skew.with_label_values(labels).set(skew_ms as f64 / 1_000.0);
                 Ok(())
             }

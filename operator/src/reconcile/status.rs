@@ -227,7 +227,7 @@ pub fn media_node(
     let kubernetes_node = pod.and_then(|pod| pod.kubernetes_node.clone());
     let load = report.map(|report| {
         let max = policy.capacity.participants_per_node_max;
-        capacity::fill(report.participants, report.busy_ratio, 0.0, max)
+        capacity::fill(report.participants, report.busy, 0.0, max)
     });
     let phase = phase(seen, facts.standing);
     MediaNodeStatus {

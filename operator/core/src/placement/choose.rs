@@ -58,7 +58,7 @@ impl Directory {
         let Some(load) = node.load else { return f64::INFINITY };
         let max = self.settings.participants_per_node_max;
         let reserved = node.reserved + f64::from(expected);
-        capacity::fill(load.participants, load.busy_ratio, reserved, max)
+        capacity::fill(load.participants, load.busy, reserved, max)
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     RELEASE_RETRY_MS, RELEASES_MAX, RESERVATION_MS, Release, SIGHT_MS, Settings, changes::Changes,
 };
 use crate::{
+    capacity::Busy,
     ids::{Epoch, Incarnation, MediaNodeName, RoomKey, Timestamp, Zone},
     report::{MediaNodeState, ReportError},
 };
@@ -89,7 +90,7 @@ pub(super) struct Load {
     pub(super) uptime_ms: u64,
     pub(super) state: MediaNodeState,
     pub(super) participants: u32,
-    pub(super) busy_ratio: f64,
+    pub(super) busy: Busy,
 }
 
 /// One room in the placer's memory.

@@ -116,7 +116,7 @@ impl Directory {
                 uptime_ms: view.uptime_ms,
                 state: view.state,
                 participants: u32::try_from(view.participants).unwrap_or(u32::MAX),
-                busy_ratio: view.busy_mean(),
+                busy: view.busy(),
             });
             if now.since_ms(node.reserved_at) >= RESERVED_EVERY_MS {
                 self.count_reserved(name, now);

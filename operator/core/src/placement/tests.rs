@@ -33,6 +33,7 @@ fn view(epoch: u64, sequence: u64, at: Timestamp, participants: i64) -> NodeRepo
         uptime_ms: at.0 - 900_000,
         state: MediaNodeState::Serving,
         busy_ratios: vec![0.0],
+        cpu_ratio: 0.0,
         forwarding_delay_p99_seconds: 0.0,
         participants,
         whole: sequence == 1,
@@ -111,6 +112,21 @@ fn concurrent_first_joins_get_one_answer() {
     directory.claimed(&room("r"), &"a".into(), held, NOW);
     assert_eq!(directory.route(&room("r"), &Hints::default(), NOW), existing("a"));
     assert_eq!(directory.counters().rooms_placed, 1);
+}
+
+#[test]
+fn who_is_busy_with_joins_is_spared_and_nobody_is_turned_away_for_it() {
+    let mut directory = leading(&[("a", 40), ("b", 0)]);
+    let at = NOW.plus_ms(500);
+    let rush = |name: &str, directory: &mut Directory| {
+        let report = NodeReportView { cpu_ratio: 1.0, ..view(1, 2, at, 40) };
+        assert_eq!(directory.report(&name.into(), &report, at), ReportOutcome::Accepted);
+    };
+    rush("a", &mut directory);
+    assert_eq!(claim(&mut directory, "r", at).as_str(), "b");
+    rush("b", &mut directory);
+    let decision = directory.route(&room("s"), &Hints::default(), at);
+    assert!(matches!(decision, Decision::Claim { .. }), "{decision:?}");
 }
 
 #[test]

@@ -229,6 +229,11 @@ fn environment(workload: &Workload, pod: &MediaPod) -> Vec<Value> {
         value("HEMICYCLE_SCOPES", workload.scopes.join(",")),
         value("HEMICYCLE_TICKET_KEYS", workload.ticket_keys.clone()),
         value("HEMICYCLE_SHARDS", media.shards.to_string()),
+        // The kubelet's own word on the limit, whatever changes it: what a share of CPU is of.
+        json!({
+            "name": "HEMICYCLE_CPU_MILLICORES",
+            "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1m"}},
+        }),
         value("HEMICYCLE_UDP_PORT_FIRST", udp_port_first(media, &pod.name).to_string()),
         value("HEMICYCLE_TCP_PORT", tcp_port(media, &pod.name).to_string()),
         match media.advertised {

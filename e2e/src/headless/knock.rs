@@ -3,6 +3,8 @@
 //! For crowds that a machine of two cores could not bear as participants. Invariant: nothing it
 //! starts is left when it returns.
 
+use std::time::{Duration, Instant};
+
 use livekit_contract::proto::{self, signal_request, signal_response::Message};
 
 use super::HeadlessError;
@@ -17,18 +19,21 @@ pub struct Welcome {
     pub media_node: String,
 }
 
-/// Joins the room that `token` opens at `url` and leaves it again.
+/// Joins the room that `token` opens at `url` and leaves it again. Also says how long the first
+/// answer took, from the first byte to the Join message.
 ///
 /// # Errors
 /// When the server cannot be reached, refuses, or does not answer in time.
-pub async fn knock(url: &str, token: &str) -> Result<Welcome, HeadlessError> {
+pub async fn knock(url: &str, token: &str) -> Result<(Welcome, Duration), HeadlessError> {
+    let began = Instant::now();
     let mut link = Link::open(url, token, "", Trust::default());
     let welcome = tokio::time::timeout(ANSWER_MAX, welcome(&mut link)).await;
     let welcome = welcome.map_err(|_| HeadlessError::Timeout("join", ANSWER_MAX))??;
+    let joined = began.elapsed();
     link.send(signal_request::Message::Leave(proto::LeaveRequest::default()));
     // The server closes after a goodbye; one that does not is cut.
     let _cut = tokio::time::timeout(ANSWER_MAX, closed(&mut link)).await;
-    Ok(welcome)
+    Ok((welcome, joined))
 }
 
 async fn welcome(link: &mut Link) -> Result<Welcome, HeadlessError> {

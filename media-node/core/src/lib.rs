@@ -22,6 +22,7 @@ mod config;
 mod context;
 pub mod data_cache;
 mod downlink;
+mod dtls;
 pub mod egress;
 mod estimate;
 pub mod forward;

@@ -10,6 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Instant;
 
+use dimpl::Dtls;
 use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
 use str0m::crypto::CryptoError;
 use str0m::crypto::dtls::{
@@ -70,15 +71,14 @@ impl DtlsProvider for Lookout {
         version: DtlsVersion,
         mtu: Option<usize>,
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
-        let real = str0m::crypto::from_feature_flags().dtls_provider;
-        let dtls = real.new_dtls(cert, now, version, mtu)?;
+        let dtls = crate::dtls::open(cert, now, version, mtu)?;
         Ok(Box::new(Watched { dtls, holder: self.0, connected: false, quiet: None }))
     }
 }
 
 #[derive(Debug)]
 struct Watched {
-    dtls: Box<dyn DtlsInstance>,
+    dtls: Dtls,
     holder: Holder,
     connected: bool,
     /// Connected, it has said all that it had to say, and this is its next time.
@@ -87,9 +87,9 @@ struct Watched {
 
 impl Watched {
     /// For whatever may give it something to say.
-    fn disturbed(&mut self) -> &mut dyn DtlsInstance {
+    fn disturbed(&mut self) -> &mut Dtls {
         self.quiet = None;
-        self.dtls.as_mut()
+        &mut self.dtls
     }
 }
 

@@ -148,6 +148,10 @@ fn gauge(name: &str, help: &str) -> IntGauge {
     registered(IntGauge::new(name, help))
 }
 
+fn clock_skew(labels: &[&str]) -> GaugeVec {
+    fractions("media_node_clock_skew_seconds", "How far its clock is ahead.", labels)
+}
+
 fn directory_resyncs() -> IntCounterVec {
     let help = "Directory streams given a fresh whole because they lagged.";
     counter("directory_resyncs_total", help, &["meeting_cluster"])
@@ -202,11 +206,7 @@ impl Metrics {
             participants: gauges("participants", "Participants per media node.", node),
             load: fractions("media_node_busy_ratio", "Busy share of the busiest shard.", node),
             cpu: fractions("media_node_cpu_ratio", "Share of its CPU limit in use.", node),
-            clock_skew: fractions(
-                "media_node_clock_skew_seconds",
-                "How far its clock is ahead.",
-                node,
-            ),
+            clock_skew: clock_skew(node),
             tickets_refused: counter("tickets_refused_total", "Tickets refused there.", node),
             reports_refused: counter(
                 "reports_refused_total",

@@ -358,7 +358,7 @@ impl Congestion {
                 }
                 _ => false,
             };
-            self.plan.concluded(outcome, raised);
+            self.plan.concluded(now_us, outcome, raised);
         }
         self.repace(now_us);
     }

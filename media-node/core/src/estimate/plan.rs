@@ -19,6 +19,11 @@ const MET: f64 = 1.05;
 const INTERVAL_US: u64 = 5_000_000;
 /// The longest interval when nothing comes back.
 const INTERVAL_MAX_US: u64 = 60_000_000;
+/// A raise after which the queue grows within this was more than there is: a probe between two
+/// frames of somebody else on the link finds all of it.
+const HOLDS_US: u64 = 3_000_000;
+/// The longest interval for that: who asks much more seldom than others gets little beside them.
+const DOUBT_MAX_US: u64 = 20_000_000;
 /// New wishes are probed for this soon after the last probe.
 const WISH_US: u64 = 1_000_000;
 /// After the queue last grew: it has emptied, and the sender has adapted.
@@ -58,6 +63,9 @@ pub(super) struct Plan {
     started: usize,
     last_us: Option<u64>,
     interval_us: u64,
+    /// The same, longer with each raise that did not hold.
+    doubt_us: u64,
+    raised_us: Option<u64>,
     further: bool,
     wished: bool,
     grew_us: Option<u64>,
@@ -73,6 +81,8 @@ impl Plan {
             started: 0,
             last_us: None,
             interval_us: INTERVAL_US,
+            doubt_us: INTERVAL_US,
+            raised_us: None,
             further: false,
             wished: false,
             grew_us: None,
@@ -101,10 +111,16 @@ impl Plan {
             self.before = Some((estimate_bps, now_us));
         }
         (self.grew_us, self.further) = (Some(now_us), false);
+        if let Some(raised_us) = self.raised_us.take() {
+            let held = now_us.saturating_sub(raised_us) > HOLDS_US;
+            let doubt_us = if held { INTERVAL_US } else { self.doubt_us * 2 };
+            self.doubt_us = doubt_us.min(DOUBT_MAX_US);
+        }
     }
 
     /// A probe came to an end; `raised`: the estimate rose by it.
-    pub(super) fn concluded(&mut self, outcome: Outcome, raised: bool) {
+    pub(super) fn concluded(&mut self, now_us: u64, outcome: Outcome, raised: bool) {
+        self.raised_us = if raised { Some(now_us) } else { self.raised_us };
         match outcome {
             Outcome::Measured { bps, tried_bps, .. } => {
                 self.interval_us = INTERVAL_US;
@@ -136,7 +152,7 @@ impl Plan {
         let wait_us = match (self.started < START.len() || self.further, self.wished) {
             (true, _) => 0,
             (_, true) => WISH_US.max(self.interval_us - INTERVAL_US),
-            _ => self.interval_us,
+            _ => self.interval_us.max(self.doubt_us),
         };
         let quiet_us = if link.unused { QUIET_US } else { QUIET_USED_US };
         let after = |at: Option<u64>, wait_us| at.map_or(0, |at| at.saturating_add(wait_us));
@@ -184,12 +200,12 @@ mod tests {
         let mut plan = plan(50e6);
         assert_eq!(made(&mut plan, IDLE), (0, 3e6));
         assert_eq!(made(&mut plan, IDLE), (0, 6e6));
-        plan.concluded(FOUND_ALL, true);
+        plan.concluded(0, FOUND_ALL, true);
         assert_eq!(made(&mut plan, Link { estimate_bps: 6e6, ..IDLE }), (0, 12e6));
-        plan.concluded(FOUND_HALF, true);
+        plan.concluded(0, FOUND_HALF, true);
         let next = made(&mut plan, Link { estimate_bps: 6e6, ..IDLE });
         assert_eq!(next, (5 * SECOND_US, 12e6));
-        plan.concluded(FOUND_ALL, false);
+        plan.concluded(0, FOUND_ALL, false);
         let next = made(&mut plan, Link { estimate_bps: 6e6, ..IDLE });
         assert_eq!(next, (10 * SECOND_US, 12e6));
     }
@@ -223,11 +239,29 @@ mod tests {
     }
 
     #[test]
+    fn raises_that_do_not_hold_are_tried_less_and_less() {
+        let mut plan = plan(50e6);
+        made(&mut plan, IDLE);
+        let (mut last, _) = made(&mut plan, IDLE);
+        for seconds in [10, 20, 20] {
+            plan.concluded(last + SECOND_US / 5, FOUND_HALF, true);
+            plan.congested(last + SECOND_US, 3e6);
+            let (now, _) = made(&mut plan, IDLE);
+            assert_eq!(now - last, seconds * SECOND_US);
+            last = now;
+        }
+        plan.concluded(last, FOUND_HALF, true);
+        plan.congested(last + HOLDS_US + 1, 3e6);
+        let (now, _) = made(&mut plan, IDLE);
+        assert_eq!(now - last, HOLDS_US + 1 + QUIET_US, "it held, and what grew is waited out");
+    }
+
+    #[test]
     fn what_is_never_answered_is_asked_less_and_less_and_a_wish_soon() {
         let mut plan = plan(2e6);
         let (mut last, _) = made(&mut plan, IDLE);
         for seconds in [10, 20, 40, 60, 60] {
-            plan.concluded(Outcome::Unknown, false);
+            plan.concluded(0, Outcome::Unknown, false);
             let (now, _) = made(&mut plan, IDLE);
             assert_eq!(now - last, seconds * SECOND_US);
             last = now;

@@ -100,6 +100,19 @@ pub(super) struct World {
     pub(super) queued: Vec<(u64, u64)>,
 }
 
+/// Runs senders over one link, whose queue they share, for so many seconds.
+pub(super) fn together(worlds: &mut [World], seconds: f64) {
+    let end_us = worlds[0].now_us + (seconds * 1e6) as u64;
+    let mut free_us = worlds.iter().map(|world| world.free_us).max().unwrap();
+    while worlds[0].now_us < end_us {
+        for world in &mut *worlds {
+            world.free_us = free_us;
+            world.seconds(TICK_US as f64 / 1e6);
+            free_us = world.free_us;
+        }
+    }
+}
+
 impl World {
     pub(super) fn new(seed: u64, start_bps: u64, conditions: Conditions, source: Source) -> Self {
         let start = Instant::now();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use self::link::{Conditions, Source, World, link};
+use self::link::{Conditions, Source, World, link, together};
 use super::Congestion;
 use super::feedback::tests::encode;
 
@@ -231,6 +231,68 @@ fn reports_that_are_lost_harm_little_and_one_nothing() {
         world.seconds(10.0);
         world.print("no reports", 10);
         assert!(world.estimate_bps >= before * 0.9, "seed {seed}: {}", world.estimate_bps);
+    }
+}
+
+/// Two who would take all of it. What probes find between another's frames must not stand in the
+/// queue again and again.
+#[test]
+fn two_behind_one_link_both_get_some_of_it_without_long_queues() {
+    for bps in [1.5e6, 4e6] {
+        for seed in SEEDS {
+            let another = |seed| greedy(seed, link(bps), bps * 2.0);
+            let mut worlds = [another(seed), another(seed + 1_000)];
+            together(&mut worlds, 100.0);
+            let shares = worlds.each_ref().map(|world| world.arrived_bps(40.0, 100.0) / bps);
+            let queue_ms = worlds[0].queue_p95_ms(20.0, 100.0);
+            println!("two on {bps}, seed {seed}: {shares:.2?}, queue p95 {queue_ms:.0} ms");
+            assert!(shares.iter().sum::<f64>() >= 0.8, "{bps} seed {seed}: {shares:?}");
+            assert!(shares.iter().all(|share| *share >= 0.1), "{bps} seed {seed}: {shares:?}");
+            assert!(queue_ms <= 220.0, "{bps} seed {seed}: {queue_ms}");
+        }
+    }
+}
+
+#[test]
+fn who_comes_later_gets_a_part() {
+    for seed in SEEDS {
+        let mut worlds = [seed, seed + 1_000].map(|seed| greedy(seed, link(4e6), 8e6));
+        worlds[0].seconds(30.0);
+        worlds[1].sleep(30_000_000);
+        together(&mut worlds, 30.0);
+        let shares = worlds.each_ref().map(|world| world.arrived_bps(45.0, 60.0) / 4e6);
+        println!("one came later, seed {seed}: {shares:.2?}");
+        assert!(shares.iter().all(|share| *share >= 0.2), "seed {seed}: {shares:?}");
+    }
+}
+
+/// As people in one office: each gets the layer that fits its part, and the queue stays empty.
+#[test]
+fn layers_behind_one_link_fit_beside_each_other() {
+    for seed in SEEDS {
+        let mut worlds = [0, 1_000, 2_000, 3_000].map(|more| layered(seed + more, link(4e6)));
+        together(&mut worlds, 60.0);
+        let sent = worlds.each_ref().map(|world| world.arrived_bps(30.0, 60.0));
+        let queue_ms = worlds[0].queue_p95_ms(20.0, 60.0);
+        println!("four in layers, seed {seed}: {sent:.0?}, queue p95 {queue_ms:.0} ms");
+        assert!(sent.iter().all(|bps| *bps >= 400e3), "seed {seed}: {sent:?}");
+        assert!(queue_ms <= 50.0, "seed {seed}: {queue_ms}");
+    }
+}
+
+#[test]
+fn layers_leave_room_for_what_does_not_yield() {
+    for seed in SEEDS {
+        let mut fixed = World::new(seed + 1_000, 1_500_000, link(3e6), Source::Fixed(2e6));
+        fixed.unpadded = true;
+        let mut worlds = [layered(seed, link(3e6)), fixed];
+        together(&mut worlds, 90.0);
+        let [sent, fixed] = worlds.each_ref().map(|world| world.arrived_bps(30.0, 90.0));
+        let queue_ms = worlds[0].queue_p95_ms(20.0, 90.0);
+        println!("beside 2 Mbit/s, seed {seed}: {sent:.0}, {fixed:.0}, queue p95 {queue_ms:.0} ms");
+        assert!(sent >= 250e3, "seed {seed}: {sent}");
+        assert!(fixed >= 1.95e6, "seed {seed}: {fixed}");
+        assert!(queue_ms <= 60.0, "seed {seed}: {queue_ms}");
     }
 }
 

@@ -145,7 +145,7 @@ impl Format {
         check_length(body)?;
         let read = match self {
             Self::Protobuf => M::decode(body).ok(),
-            Self::Json => serde_json::from_slice(body).ok(),
+            Self::Json => read_json(body),
         };
         read.ok_or_else(|| malformed(self))
     }
@@ -169,6 +169,12 @@ fn malformed(format: Format) -> TwirpError {
         Format::Json => "json",
     };
     TwirpError::new(Code::Malformed, format!("the {name} request could not be decoded"))
+}
+
+/// JSON is UTF-8 throughout (RFC 8259 §8.1), also in what is skipped, which the parser leaves
+/// unread: all who see a body must agree on whether it is one.
+fn read_json<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
+    serde_json::from_str(std::str::from_utf8(body).ok()?).ok()
 }
 
 fn check_length(body: &[u8]) -> Result<(), TwirpError> {
@@ -200,12 +206,14 @@ pub fn room_of(
         #[prost(string, tag = "2")]
         room: String,
     }
+    // Apart, so that a field of the same name that the message does not have is not looked at.
     #[derive(Deserialize)]
     struct Named {
-        #[serde(default)]
-        room: Option<String>,
-        #[serde(default)]
         name: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct About {
+        room: Option<String>,
     }
     check_length(body)?;
     let creates = method == "CreateRoom";
@@ -216,9 +224,12 @@ pub fn room_of(
         }
         Format::Protobuf => First::decode(body).map_err(|_| malformed(format))?.room,
         Format::Json => {
-            let named: Named = serde_json::from_slice(body).map_err(|_| malformed(format))?;
-            let room = if creates { named.name } else { named.room };
-            room.unwrap_or_default()
+            let named = if creates {
+                read_json(body).map(|Named { name }| name)
+            } else {
+                read_json(body).map(|About { room }| room)
+            };
+            named.ok_or_else(|| malformed(format))?.unwrap_or_default()
         }
     };
     Ok((!room.is_empty()).then_some(room))

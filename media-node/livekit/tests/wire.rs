@@ -109,6 +109,20 @@ fn bodies_survive_both_formats_and_are_bounded() {
     }
 }
 
+/// The gateway and the media node read the same body and must agree on it.
+#[test]
+fn a_body_is_one_for_both_who_read_it_or_for_neither() {
+    let service = "livekit.RoomService";
+    let not_text = b"{\"room\":\"\xd6\",\"name\":\"r\"}";
+    assert!(room_of(service, "CreateRoom", Format::Json, not_text).is_err());
+    assert!(Format::Json.decode::<livekit_contract::proto::CreateRoomRequest>(not_text).is_err());
+    // A field that the message does not have may be anything.
+    let stranger = br#"{"room": 5, "name": "r"}"#;
+    let room = room_of(service, "CreateRoom", Format::Json, stranger);
+    assert_eq!(room, Ok(Some("r".to_owned())));
+    assert!(Format::Json.decode::<livekit_contract::proto::CreateRoomRequest>(stranger).is_ok());
+}
+
 #[test]
 fn the_room_of_a_call_is_found_without_its_message() {
     let service = "livekit.RoomService";

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::cast::join_token;
-use e2e::headless::{Welcome, knock};
+use e2e::headless::{Histogram, Welcome, knock};
 use e2e::story::{MeetingClusterBuilder, Meetings, tell};
 use futures_util::{StreamExt as _, future::join_all, stream};
 use serde_json::json;
@@ -39,11 +39,11 @@ fn a_thousand_rooms_begin_through_two_gateways_and_none_twice() {
         let took = began.elapsed();
 
         let mut homes = BTreeMap::<String, usize>::new();
-        let (mut twice, mut waits) = (Vec::new(), Vec::new());
+        let (mut twice, mut waits) = (Vec::new(), Histogram::default());
         for (room, seen) in &rooms {
             let failed: Vec<_> = seen.iter().filter_map(|one| one.as_ref().err()).collect();
             ensure!(failed.is_empty(), "{room} did not let everybody in: {failed:?}");
-            waits.extend(seen.iter().flatten().map(|(_, waited)| *waited));
+            seen.iter().flatten().for_each(|(_, waited)| waits.add(*waited));
             let homes_here: BTreeSet<_> = seen.iter().flatten().map(|(home, _)| home).collect();
             if homes_here.len() != 1 {
                 twice.push(format!("{room}: {homes_here:?}"));
@@ -55,21 +55,20 @@ fn a_thousand_rooms_begin_through_two_gateways_and_none_twice() {
         ensure!(twice.is_empty(), "rooms that began twice: {}", twice.join("; "));
         ensure!(rooms.len() == ROOMS, "{} rooms of {ROOMS} began", rooms.len());
         story.say(&format!("homes: {homes:?}"));
-        println!("figure: {}", figure(took, waits));
+        println!("figure: {}", figure(took, &waits));
         Ok(())
     });
 }
 
-fn figure(took: Duration, mut waits: Vec<Duration>) -> String {
-    waits.sort_unstable();
-    let wait = |percent| waits.get(waits.len() * percent / 100).copied().unwrap_or_default();
+fn figure(took: Duration, waits: &Histogram) -> String {
+    let wait = |percent| waits.percentile(percent).unwrap_or_default();
     let rate = ROOMS as f64 / took.as_secs_f64();
     format!(
         "{ROOMS} rooms × {FIRST} first joins through two gateways in {:.1} s, {rate:.0} rooms/s, \
          none on two media nodes; joined after p50 {:.2?}, p99 {:.2?}",
         took.as_secs_f64(),
-        wait(50),
-        wait(99)
+        wait(50.0),
+        wait(99.0)
     )
 }
 

@@ -120,7 +120,7 @@ impl Config {
         if keys_file.is_none() && !dev {
             return Err(ConfigError::Missing { field: "keys_file", allowed: "a file" });
         }
-        let shards = from.shards(cpus)?;
+        let (shards, cpu_millicores) = processors(&from, cpus)?;
         let udp_port_first = from.number("udp_port_first", 0, 65_535)? as u16;
         if udp_port_first != 0 && usize::from(udp_port_first) + shards > 65_536 {
             return Err(from.refused("udp_port_first", "a port with room for every shard above it"));
@@ -138,7 +138,7 @@ impl Config {
             udp_port_first,
             tcp_port: from.switched_on("tcp_port").then_some(tcp_port),
             shards,
-            cpu_millicores: from.cpu_millicores(cpus)?,
+            cpu_millicores,
             keys_file,
             tls_directory,
             state_directory: from.optional_path("state_directory"),
@@ -156,6 +156,17 @@ impl Config {
             page_directory: from.optional_path("page_directory"),
         })
     }
+}
+
+/// Packet threads, and what the process may use in thousandths of a CPU, of which it sees `cpus`.
+fn processors(from: &Lookup<'_>, cpus: usize) -> Result<(usize, u64), ConfigError> {
+    let cpus = cpus as u64;
+    let spare = cpus.saturating_sub(1).max(1);
+    let allowed = "`auto` or a number from 1 to 256";
+    let shards = from.number_or_auto("shards", spare, 256, allowed)? as usize;
+    let allowed = "`auto` or a number from 1 to 1024000";
+    let all = cpus.saturating_mul(1_000);
+    Ok((shards, from.number_or_auto("cpu_millicores", all, 1_024_000, allowed)?))
 }
 
 fn room_options(from: &Lookup<'_>) -> Result<RoomOptions, ConfigError> {

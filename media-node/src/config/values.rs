@@ -134,24 +134,21 @@ impl<'a> Lookup<'a> {
         }
     }
 
-    pub(super) fn shards(&self, cpus: usize) -> Result<usize, ConfigError> {
-        if self.text("shards") == "auto" {
-            return Ok(cpus.saturating_sub(1).max(1));
+    /// A number from 1 to `max`, or `auto`, which is given.
+    pub(super) fn number_or_auto(
+        &self,
+        field: &'static str,
+        auto: u64,
+        max: u64,
+        allowed: &'static str,
+    ) -> Result<u64, ConfigError> {
+        if self.text(field) == "auto" {
+            return Ok(auto);
         }
-        let parsed = self.text("shards").parse::<usize>().ok();
+        let parsed = self.text(field).parse::<u64>().ok();
         parsed
-            .filter(|count| (1..=256).contains(count))
-            .ok_or_else(|| self.refused("shards", "`auto` or a number from 1 to 256"))
-    }
-
-    pub(super) fn cpu_millicores(&self, cpus: usize) -> Result<u64, ConfigError> {
-        if self.text("cpu_millicores") == "auto" {
-            return Ok(1_000 * cpus as u64);
-        }
-        let parsed = self.text("cpu_millicores").parse::<u64>().ok();
-        parsed
-            .filter(|millicores| (1..=1_024_000).contains(millicores))
-            .ok_or_else(|| self.refused("cpu_millicores", "`auto` or a number from 1 to 1024000"))
+            .filter(|number| (1..=max).contains(number))
+            .ok_or_else(|| self.refused(field, allowed))
     }
 
     pub(super) fn tenant(&self) -> Result<String, ConfigError> {

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, sink};
 use tokio::time::timeout;
 
 use crate::frames::{FrameBoundary, close_frame};
@@ -131,15 +131,9 @@ where
     let _ = timeout(FINISH_WITHIN, client_write.shutdown()).await;
     if !matches!(ended, Ended::Client | Ended::Write) {
         // Dropped over unread bytes the line would be reset, and its last words lost.
-        let _ = timeout(FINISH_WITHIN, drain(client_read)).await;
+        let _ = timeout(FINISH_WITHIN, tokio::io::copy(&mut client_read, &mut sink())).await;
     }
     ended
-}
-
-/// Reads until the other side has closed.
-async fn drain(mut from: impl AsyncRead + Unpin) {
-    let mut rest = vec![0; BUFFER_BYTES];
-    while from.read(&mut rest).await.is_ok_and(|count| count > 0) {}
 }
 
 /// Why bytes go from one side to the other no longer.

@@ -14,6 +14,7 @@ mod server;
 mod versus;
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -119,30 +120,28 @@ async fn rounds(case: Case, options: &Options) -> anyhow::Result<()> {
     let mut versus = Versus::default();
     for _ in 0..options.rounds {
         let row = measure(case, &ours, options).await?;
-        print(&row, options);
+        print(&row, row.to_json(), options);
         if options.check {
             check(&row)?;
         }
         versus.ours.push(row);
         if let Some(peer) = &peer {
             let row = measure(case, peer, options).await?;
-            print(&row, options);
+            print(&row, row.to_json(), options);
             versus.theirs.push(row);
         }
     }
     if peer.is_some() {
-        match options.json {
-            true => println!("{}", versus.to_json()),
-            false => println!("{versus}\n"),
-        }
+        print(&versus, versus.to_json(), options);
     }
     Ok(())
 }
 
-fn print(row: &Row, options: &Options) {
-    match options.json {
-        true => println!("{}", row.to_json()),
-        false => println!("{row}\n"),
+fn print(text: &impl Display, json: serde_json::Value, options: &Options) {
+    if options.json {
+        println!("{json}");
+    } else {
+        println!("{text}\n");
     }
 }
 
@@ -213,23 +212,20 @@ async fn visit(settings: &Settings) -> anyhow::Result<()> {
 /// The media node's own account of `seconds`.
 async fn account(seconds: u64) -> anyhow::Result<Account> {
     let before = Server::metrics().await?;
-    let mut delays = Vec::new();
+    let (mut after, mut delays) = (before, Vec::new());
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.tick().await;
-    for at in 1..=seconds {
+    for _ in 0..seconds {
         second.tick().await;
-        let after = Server::metrics().await?;
+        after = Server::metrics().await?;
         let Metrics { delay_p50, delay_p99, .. } = after;
         delays.push((Duration::from_secs_f64(delay_p50), Duration::from_secs_f64(delay_p99)));
-        if at == seconds {
-            return Ok(Account {
-                messages: after.messages - before.messages,
-                packets: after.packets_sent - before.packets_sent,
-                bytes: after.bytes_sent - before.bytes_sent,
-                dropped: after.dropped - before.dropped,
-                delays,
-            });
-        }
     }
-    Ok(Account::default())
+    Ok(Account {
+        messages: after.messages - before.messages,
+        packets: after.packets_sent - before.packets_sent,
+        bytes: after.bytes_sent - before.bytes_sent,
+        dropped: after.dropped - before.dropped,
+        delays,
+    })
 }

@@ -23,7 +23,7 @@ pub struct Row {
 }
 
 /// A media node's own account.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Account {
     /// Messages that it gave to the kernel, packets and bytes in them, packets its sockets refused.
     pub messages: f64,

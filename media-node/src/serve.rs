@@ -12,7 +12,7 @@ use media_core::io::{Command, Transport};
 use media_core::{Certificate, MediaAddress, RtxCache, Shard, ShardConfig};
 use rand::Rng;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
@@ -48,34 +48,51 @@ pub struct Started {
     tasks: tokio::task::JoinSet<()>,
 }
 
-/// Serves until a signal, on a runtime of its own.
-pub fn run_process(config: Config) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("control")
-        .enable_all()
-        .build()
-        .context("cannot start the control threads")?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let started = start(config).await?;
-        if started.node.config.dev {
-            let with_page = started.node.config.page_directory.is_some();
-            print!("{}", dev::greeting(started.signal, started.secret.as_deref(), with_page));
-        }
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping; a second signal stops at once");
-        tokio::select! {
-            () = started.stop() => {}
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        Ok(())
-    })
+/// The process around a media node: its control threads, and the signals that end it.
+pub struct Process {
+    runtime: tokio::runtime::Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Process {
+    /// Listens for signals from here on; one that comes before [`Process::serve`] is kept for it.
+    pub fn begin() -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("control")
+            .enable_all()
+            .build()
+            .context("cannot start the control threads")?;
+        let entered = runtime.enter();
+        let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+        drop(entered);
+        Ok(Self { runtime, terminate, interrupt })
+    }
+
+    /// Serves until a signal.
+    pub fn serve(self, config: Config) -> anyhow::Result<()> {
+        let Self { runtime, mut terminate, mut interrupt } = self;
+        runtime.block_on(async {
+            let started = start(config).await?;
+            if started.node.config.dev {
+                let with_page = started.node.config.page_directory.is_some();
+                print!("{}", dev::greeting(started.signal, started.secret.as_deref(), with_page));
+            }
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("stopping; a second signal stops at once");
+            tokio::select! {
+                () = started.stop() => {}
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            Ok(())
+        })
+    }
 }
 
 /// Starts everything.

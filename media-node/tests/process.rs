@@ -6,6 +6,7 @@ mod harness;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -135,6 +136,38 @@ async fn a_stop_tells_clients_to_reconnect_and_ends_within_its_bound() {
         }
     };
     assert_eq!(leave.action(), Action::Reconnect);
+    assert_eq!(node.exit().await, Some(0));
+}
+
+/// Whoever starts with a signal waiting is not killed by it, and does not lose it either: the first
+/// process of a container would do that, and hold its pod for the whole grace.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_that_comes_while_it_starts_is_heard() {
+    let files = tempfile::tempdir().unwrap();
+    let configuration = files.path().join("configuration.yaml");
+    assert!(Command::new("mkfifo").arg(&configuration).status().unwrap().success());
+    let child = binary()
+        .args(["--dev", "--media-addresses=127.0.0.1", "--udp-port-first=0", "--tcp-port=off"])
+        .args(["--signal-address=127.0.0.1:0", "--admin-address=127.0.0.1:0", "--shards=1"])
+        .arg("--config")
+        .arg(&configuration)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut node = Running { child, signal: ([127, 0, 0, 1], 0).into(), _files: files };
+    let began = Instant::now();
+    // Can be opened once the media node reads, which then waits for the text.
+    let text = loop {
+        let mut writable = std::fs::OpenOptions::new();
+        match writable.write(true).custom_flags(libc::O_NONBLOCK).open(&configuration) {
+            Ok(text) => break text,
+            Err(_) => assert!(began.elapsed() < PATIENCE, "it does not read its configuration"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    node.terminate();
+    drop(text);
     assert_eq!(node.exit().await, Some(0));
 }
 

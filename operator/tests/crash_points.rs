@@ -309,6 +309,22 @@ async fn reads_that_lag_delete_nothing_on_old_evidence_and_converge() {
     }
 }
 
+/// Harm if it fails: a process that does not hear SIGTERM holds its pod, and its ports on the
+/// Kubernetes node, for as long as a drain may take.
+#[tokio::test]
+async fn the_pod_of_an_empty_media_node_is_not_left_the_time_of_a_drain() {
+    let server = stage();
+    let context = process(&server);
+    server.let_pods_linger();
+    for change in SCALE {
+        change(&server);
+        settle(&server, &context).await.expect("nothing is cut");
+    }
+    let grace = |pod: &Value| pod["metadata"]["deletionGracePeriodSeconds"].as_i64();
+    let graces: Vec<i64> = server.all(PODS).iter().filter_map(grace).collect();
+    assert_eq!(graces, [30, 30], "one media node of three stays");
+}
+
 /// The key without a media node's ordinal.
 fn kind_of(key: &str) -> String {
     key.split(['/', '-']).filter(|part| part.parse::<u32>().is_err()).collect::<Vec<_>>().join("/")

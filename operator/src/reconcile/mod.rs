@@ -271,7 +271,7 @@ async fn apply(
     let media_nodes = observed.media_nodes.keys().map(String::as_str);
     let standing = build::standing(workload, media_nodes);
     let written = objects::apply(context, workload, &standing).await?;
-    steps::carry_out(context, workload, &authority, world, plan).await?;
+    steps::carry_out(context, workload, &authority, plan).await?;
     addresses::write(context, workload, observed).await?;
     Ok(written)
 }

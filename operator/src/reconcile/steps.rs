@@ -11,7 +11,7 @@ use kube::{
 use operator_core::{
     ids::{MediaNodeName, PodName, ResourceVersion, RoomKey, Timestamp, Uid},
     step::{Evidence, Plan, Step},
-    world::{DesiredState, DrainCause, PodSeen, World},
+    world::{DesiredState, DrainCause},
 };
 use serde_json::{Value, json};
 
@@ -36,10 +36,9 @@ pub async fn carry_out(
     context: &Context,
     workload: &Workload,
     authority: &Authority,
-    world: &World,
     plan: &Plan,
 ) -> Result<(), ReconcileError> {
-    let executor = Executor { context, workload, authority, world };
+    let executor = Executor { context, workload, authority };
     for step in &plan.steps {
         context.still_leading()?;
         executor.one(step).await?;
@@ -51,7 +50,6 @@ struct Executor<'a> {
     context: &'a Context,
     workload: &'a Workload,
     authority: &'a Authority,
-    world: &'a World,
 }
 
 impl Executor<'_> {
@@ -199,18 +197,26 @@ impl Executor<'_> {
         let params = as_seen(seen.uid, Some(seen.resource_version));
         delete(&self.api(Kind::MediaNode), name, &params, &act).await?;
         tracing::info!(media_node = name, evidence = evidence.describe(), "deleted a media node");
-        // The garbage collector would delete the pod too; `kubectl drain` waits for it, so we do
-        // not.
-        if let Some(pod_uid) = pod_uid(evidence) {
-            let act = format!("delete Pod {name}");
-            let params = as_seen(pod_uid, self.pod_version(seen.name));
-            match delete(&self.api(Kind::Pod), name, &params, &act).await {
-                // It changed since, but its owner is gone: the garbage collector has it.
-                Err(ReconcileError::Write { source, .. }) if is_conflict(&source) => {}
-                done => done?,
-            }
+        match pod_uid(evidence) {
+            Some(pod_uid) => self.delete_pod(name, pod_uid).await,
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// The garbage collector would delete the pod too, but `kubectl drain` waits for it, so we do
+    /// not. It would also leave the pod the time that its rooms need to empty, which a process that
+    /// hears no SIGTERM takes to the end while its ports are held: there is nobody in it.
+    async fn delete_pod(&self, name: &str, uid: &Uid) -> Result<(), ReconcileError> {
+        // Whatever changed since it was seen, its owner is gone, and it is to follow.
+        let params = DeleteParams {
+            grace_period_seconds: Some(media_pod::EXIT_SECONDS),
+            ..as_seen(uid, None)
+        };
+        match delete(&self.api(Kind::Pod), name, &params, &format!("delete Pod {name}")).await {
+            // A namesake; ours is gone.
+            Err(ReconcileError::Write { source, .. }) if is_conflict(&source) => Ok(()),
+            done => done,
+        }
     }
 
     async fn move_gateway(
@@ -224,13 +230,6 @@ impl Executor<'_> {
         delete(&self.api(Kind::Pod), pod.as_str(), &params, &act).await?;
         tracing::info!(%pod, "a gateway leaves a Kubernetes node that left the scope");
         Ok(())
-    }
-
-    fn pod_version(&self, name: &MediaNodeName) -> Option<&ResourceVersion> {
-        match &self.world.media_nodes.get(name)?.pod {
-            PodSeen::Present(pod) => Some(&pod.resource_version),
-            PodSeen::NeverCreated | PodSeen::Gone => None,
-        }
     }
 }
 

@@ -40,6 +40,8 @@ struct State {
     full: Option<String>,
     /// The namespace is being deleted: nothing may be created.
     ending: bool,
+    /// Pods stay after their deletion, because no kubelet ends them.
+    lingering: bool,
     /// Creations that this cost so far.
     vain: usize,
     /// What there was at each version, for readers that lag.
@@ -112,6 +114,11 @@ impl ApiServer {
     /// From now on the namespace is being deleted, and nothing may be created in it.
     pub(crate) fn end_namespace(&self) {
         self.lock().ending = true;
+    }
+
+    /// From now on a pod that is deleted stays, as long as its process does not end.
+    pub(crate) fn let_pods_linger(&self) {
+        self.lock().lingering = true;
     }
 
     /// How often something was to be created in the namespace that is being deleted.
@@ -260,8 +267,32 @@ impl State {
             .map(|(key, _)| key.clone())
             .collect();
         for dependent in dependents {
-            self.remove(&dependent);
+            let (collection, _) = &dependent;
+            if self.lingering && collection.ends_with("/pods") {
+                self.terminate(dependent, None);
+            } else {
+                self.remove(&dependent);
+            }
         }
+    }
+
+    /// Marks a pod as deleted. A second deletion can shorten its grace, and not lengthen it.
+    fn terminate(&mut self, key: (String, String), grace_seconds: Option<i64>) {
+        let mut pod = self.objects[&key].clone();
+        let granted = pod["metadata"]["deletionGracePeriodSeconds"].as_i64();
+        let own = pod["spec"]["terminationGracePeriodSeconds"].as_i64();
+        let wanted = grace_seconds.or(own).unwrap_or(30);
+        let grace = granted.map_or(wanted, |granted| granted.min(wanted));
+        pod["metadata"]["deletionTimestamp"] = json!("2026-11-23T09:00:00Z");
+        pod["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
+        self.store(key, pod);
+    }
+
+    /// Whether whoever owns it is there no more, so that the garbage collector deletes it.
+    fn is_orphan(&self, object: &Value) -> bool {
+        let owner = &object["metadata"]["ownerReferences"][0]["uid"];
+        let is_owner = |other: &Value| other["metadata"]["uid"] == *owner;
+        owner.is_string() && !self.objects.values().any(is_owner)
     }
 
     fn read(&self, asked: &Asked) -> Answer {
@@ -324,9 +355,14 @@ impl State {
             }
         }
         if asked.method == Method::DELETE {
-            let evidence = ["uid", "resourceVersion"].iter().all(|field| wanted[field].is_string());
-            assert!(evidence, "{name} is deleted without UID and resourceVersion");
-            self.remove(&key);
+            assert!(wanted["uid"].is_string(), "{name} is deleted without UID");
+            let evidence = wanted["resourceVersion"].is_string() || self.is_orphan(&old);
+            assert!(evidence, "{name}, which would stay, is deleted without resourceVersion");
+            if self.lingering && asked.collection.ends_with("/pods") {
+                self.terminate(key, asked.body["gracePeriodSeconds"].as_i64());
+            } else {
+                self.remove(&key);
+            }
             return Ok(json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}));
         }
         let mut object = old.clone();

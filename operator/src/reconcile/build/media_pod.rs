@@ -23,8 +23,9 @@ pub const ADMIN_PORT: u16 = 7882;
 const STATE_DIRECTORY: &str = "/var/lib/hemicycle";
 /// Taint that a platform team may put on Kubernetes nodes kept for media; always tolerated.
 const MEDIA_TAINT: &str = "hemicycle.dev/media-node";
-/// Seconds after the drain budget in which the process says goodbye and exits.
-const EXIT_SECONDS: u32 = 30;
+/// Seconds in which a process without rooms says goodbye and exits; a pod has them after its drain
+/// budget.
+pub const EXIT_SECONDS: u32 = 30;
 
 /// Behind the last port that a Kubernetes node offers for NodePorts, as API servers come.
 const NODE_PORT_END: u16 = 32_768;

@@ -26,9 +26,12 @@ pub(crate) enum Cut {
     After,
 }
 
+/// By collection and name. Shared, because every version of all of them is kept.
+type Objects = BTreeMap<(String, String), Arc<Value>>;
+
 #[derive(Default)]
 struct State {
-    objects: BTreeMap<(String, String), Value>,
+    objects: Objects,
     version: u64,
     uids: u64,
     writes: Vec<String>,
@@ -45,7 +48,7 @@ struct State {
     /// Creations that this cost so far.
     vain: usize,
     /// What there was at each version, for readers that lag.
-    past: Vec<BTreeMap<(String, String), Value>>,
+    past: Vec<Objects>,
     lag: usize,
 }
 
@@ -165,7 +168,8 @@ impl ApiServer {
 
     /// One object.
     pub(crate) fn get(&self, collection: &str, name: &str) -> Option<Value> {
-        self.lock().shown().get(&(collection.to_owned(), name.to_owned())).cloned()
+        let key = (collection.to_owned(), name.to_owned());
+        self.lock().shown().get(&key).map(|object| Value::clone(object))
     }
 
     /// Deletes as a user would, with everything that it owns.
@@ -176,8 +180,8 @@ impl ApiServer {
     /// All objects of a collection.
     pub(crate) fn all(&self, collection: &str) -> Vec<Value> {
         let state = self.lock();
-        let of = |((of, _), object): (&(String, String), &Value)| {
-            (of == collection).then(|| object.clone())
+        let of = |((of, _), object): (&(String, String), &Arc<Value>)| {
+            (of == collection).then(|| Value::clone(object))
         };
         state.objects.iter().filter_map(of).collect()
     }
@@ -237,13 +241,13 @@ impl State {
     fn store(&mut self, key: (String, String), mut object: Value) -> Value {
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
-        self.objects.insert(key, object.clone());
+        self.objects.insert(key, Arc::new(object.clone()));
         self.past.push(self.objects.clone());
         object
     }
 
     /// What a reader is shown.
-    fn shown(&self) -> &BTreeMap<(String, String), Value> {
+    fn shown(&self) -> &Objects {
         match self.past.len().checked_sub(self.lag + 1) {
             Some(at) if self.lag > 0 => &self.past[at],
             _ => &self.objects,
@@ -278,7 +282,7 @@ impl State {
 
     /// Marks a pod as deleted. A second deletion can shorten its grace, and not lengthen it.
     fn terminate(&mut self, key: (String, String), grace_seconds: Option<i64>) {
-        let mut pod = self.objects[&key].clone();
+        let mut pod = Value::clone(&self.objects[&key]);
         let granted = pod["metadata"]["deletionGracePeriodSeconds"].as_i64();
         let own = pod["spec"]["terminationGracePeriodSeconds"].as_i64();
         let wanted = grace_seconds.or(own).unwrap_or(30);
@@ -291,7 +295,7 @@ impl State {
     /// Whether whoever owns it is there no more, so that the garbage collector deletes it.
     fn is_orphan(&self, object: &Value) -> bool {
         let owner = &object["metadata"]["ownerReferences"][0]["uid"];
-        let is_owner = |other: &Value| other["metadata"]["uid"] == *owner;
+        let is_owner = |other: &Arc<Value>| other["metadata"]["uid"] == *owner;
         owner.is_string() && !self.objects.values().any(is_owner)
     }
 
@@ -301,14 +305,15 @@ impl State {
                 .shown()
                 .iter()
                 .filter(|((of, _), object)| *of == asked.collection && selected(object, asked))
-                .map(|(_, object)| object)
+                .map(|(_, object)| &**object)
                 .collect();
             let version = self.version.to_string();
             return Ok(json!({"apiVersion": "v1", "kind": "List",
                 "metadata": {"resourceVersion": version}, "items": items}));
         };
         let found = self.shown().get(&(asked.collection.clone(), name.clone()));
-        found.cloned().ok_or_else(|| (404, "NotFound", format!("{name} not found")))
+        let found = found.map(|object| Value::clone(object));
+        found.ok_or_else(|| (404, "NotFound", format!("{name} not found")))
     }
 
     fn write(&mut self, asked: &Asked) -> Answer {
@@ -318,7 +323,7 @@ impl State {
             .or_else(|| asked.body["metadata"]["name"].as_str().map(str::to_owned));
         let Some(name) = name else { return refuse(422, "Invalid", "no name") };
         let key = (asked.collection.clone(), name.clone());
-        let old = self.objects.get(&key).cloned();
+        let old = self.objects.get(&key).map(|object| Value::clone(object));
         let creates = asked.method == Method::POST || (asked.apply && !asked.status);
         if self.ending && old.is_none() && creates {
             self.vain += 1;

@@ -17,6 +17,10 @@ import (
 // of real clients need it too, and loss at the start of a stream is not loss on the way.
 const settle = 2 * time.Second
 
+// joinsAtOnce is how many join at the same time: a hundred one after the other take longer than all that is
+// measured of them.
+const joinsAtOnce = 8
+
 // parameters of one run.
 type parameters struct {
 	Case        string  `json:"case"`
@@ -118,34 +122,55 @@ func load(arguments []string) (any, bool, error) {
 	return result, result.OK, nil
 }
 
+// gather lets n join, and returns all who did, even if one could not: they are to leave.
+func gather[T any](p *parameters, n int, join func(*parameters, int) (*T, error)) ([]*T, error) {
+	type ended struct {
+		one *T
+		err error
+	}
+	ends := make(chan ended)
+	turns := make(chan struct{}, joinsAtOnce)
+	for i := range n {
+		go func() {
+			turns <- struct{}{}
+			one, err := join(p, i)
+			<-turns
+			ends <- ended{one, err}
+		}()
+	}
+	var all []*T
+	var first error
+	for range n {
+		end := <-ends
+		if end.err == nil {
+			all = append(all, end.one)
+		} else if first == nil {
+			first = end.err
+		}
+	}
+	return all, first
+}
+
 func measure(p *parameters) (*summary, error) {
 	began := time.Now()
-	subscribers := make([]*subscriber, p.Subscribers)
+	subscribers, err := gather(p, p.Subscribers, subscribe)
 	defer func() {
 		for _, one := range subscribers {
 			one.leave()
 		}
 	}()
-	for i := range subscribers {
-		one, err := subscribe(p, i)
-		if err != nil {
-			return nil, err
-		}
-		subscribers[i] = one
+	if err != nil {
+		return nil, err
 	}
 	fmt.Fprintf(os.Stderr, "%6.1f s  %d subscribers are in\n", time.Since(began).Seconds(), p.Subscribers)
-	publishers := make([]*publisher, p.Publishers)
+	publishers, err := gather(p, p.Publishers, publish)
 	defer func() {
 		for _, one := range publishers {
 			one.leave()
 		}
 	}()
-	for i := range publishers {
-		one, err := publish(p, i)
-		if err != nil {
-			return nil, err
-		}
-		publishers[i] = one
+	if err != nil {
+		return nil, err
 	}
 	fmt.Fprintf(os.Stderr, "%6.1f s  %d publishers are in\n", time.Since(began).Seconds(), p.Publishers)
 	waited := awaitTracks(subscribers, p.wantedEach(), 30*time.Second)

@@ -45,10 +45,8 @@ type publisher struct {
 }
 
 func (p *publisher) leave() {
-	if p != nil {
-		p.once.Do(func() { close(p.stop) })
-		p.room.Disconnect()
-	}
+	p.once.Do(func() { close(p.stop) })
+	p.room.Disconnect()
 }
 
 func publish(p *parameters, index int) (*publisher, error) {

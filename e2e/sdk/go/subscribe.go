@@ -162,12 +162,10 @@ func (s *subscriber) startCounting() {
 }
 
 func (s *subscriber) leave() {
-	if s != nil {
-		s.Lock()
-		s.leaving = true
-		s.Unlock()
-		s.room.Disconnect()
-	}
+	s.Lock()
+	s.leaving = true
+	s.Unlock()
+	s.room.Disconnect()
 }
 
 // receiving is how many tracks have brought packets.

@@ -21,13 +21,14 @@ const DENY_VERSION: &str = "0.20.2";
 const DOC_FLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
 
 /// All stages.
-pub(super) static STAGES: [Stage; 21] = [
+pub(super) static STAGES: [Stage; 22] = [
     stage("fmt", "formatting", Lane::First, fmt),
     stage("tidy", "house rules", Lane::First, tidy),
     stage("clippy", "lints, warnings are errors", Lane::First, clippy),
     stage("images", "static images, sizes", Lane::First, images),
     stage("test", "unit and property tests", Lane::First, test),
     stage("sim", "simulations, headless scenarios", Lane::First, sim),
+    stage("cast", "page, SDK programs, live tests are built", Lane::First, cast_built),
     with_tools("killed", "a bed killed half-way leaves nothing", Lane::First, killed),
     stage("fuzz", "every parser of ours, for a bounded time", Lane::Computes, fuzz::all),
     stage("doc", "documentation builds", Lane::Computes, doc),
@@ -178,6 +179,20 @@ fn sdk(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     let heard = python.pointer("/received/gopher").is_some();
     ensure!(heard, "the Python program did not subscribe to the Go program");
     Ok(Count { passed: 2, failed: 0 })
+}
+
+/// All that meets on a bed: built before there is one, because compilers take from the people on a
+/// bed the processor that they need in time.
+fn cast_built(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
+    meeting_page::build()?;
+    cast::python_packages()?;
+    cast::go_program()?;
+    let mut build = cargo_all("test --no-run");
+    for name in test_targets("e2e", needs_bed)? {
+        build.args(["--test", &name]);
+    }
+    log.run(&mut build)?;
+    Ok(Count { passed: 4, failed: 0 })
 }
 
 /// On beds of its own, beside which no other should be.

@@ -34,7 +34,7 @@ grep -q '^[^ ]* /sys/fs/cgroup/memory cgroup ' /proc/mounts ||
 export HEMICYCLE_BED="$bed"
 export HEMICYCLE_CACHE="${HEMICYCLE_CACHE:-${HOME:-/root}/.cache/hemicycle}"
 # With everything cold: Go's and Rust's build caches, programs, images. Once warm, little is written.
-wanted=15000
+wanted=20000
 ls "$HEMICYCLE_CACHE"/bin-*/complete > /dev/null 2>&1 && wanted=4000
 room "$HEMICYCLE_CACHE" "$wanted" HEMICYCLE_CACHE
 room "$bed" 4000 HEMICYCLE_BED

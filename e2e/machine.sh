@@ -46,7 +46,7 @@ log=$HEMICYCLE_CACHE/cargo-fetch.log
 cargo fetch --locked --target x86_64-unknown-linux-gnu --manifest-path "$root/Cargo.toml" > "$log" 2>&1 ||
   refuse "cargo cannot fetch the crates of $root/Cargo.lock (see $log): look at the network and cargo's registry settings"
 
-# Kubelet and containerd of one Kubernetes node take about fifteen, four beds run at once, and Debian grants
+# Kubelet and containerd of one Kubernetes node take about fifteen, three beds run at once, and Debian grants
 # 128 to all of a user's processes: beyond it a kubelet starts, and is never ready.
 watchers=/proc/sys/fs/inotify/max_user_instances
 if [ "$(cat "$watchers")" -lt 512 ]; then

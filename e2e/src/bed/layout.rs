@@ -13,7 +13,7 @@ use super::{Error, Result};
 pub const NODES_MAX: u8 = 9;
 
 /// Beds that one run may have at once, so that whatever ends it knows all of their names.
-pub const BEDS_MAX: u8 = 4;
+pub const BEDS_MAX: u8 = 3;
 
 /// The environment variable that moves the state directory, so that two beds do not clash.
 pub(super) const STATE_VARIABLE: &str = "HEMICYCLE_BED";

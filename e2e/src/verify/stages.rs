@@ -187,11 +187,7 @@ fn cast_built(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     meeting_page::build()?;
     cast::python_packages()?;
     cast::go_program()?;
-    let mut build = cargo_all("test --no-run");
-    for name in test_targets("e2e", needs_bed)? {
-        build.args(["--test", &name]);
-    }
-    log.run(&mut build)?;
+    compile_tests(log, &test_targets("e2e", needs_bed)?)?;
     Ok(Count { passed: 4, failed: 0 })
 }
 
@@ -228,14 +224,18 @@ fn scale(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
 pub(super) fn bed_tests(log: &Log, prefix: &str) -> anyhow::Result<Vec<PathBuf>> {
     let names = test_targets("e2e", |name| name.starts_with(prefix))?;
     ensure!(!names.is_empty(), "there is no test called {prefix}*");
-    let mut build = cargo_all("test --no-run");
-    for name in &names {
-        build.args(["--test", name]);
-    }
-    log.run(&mut build)?;
+    compile_tests(log, &names)?;
     let programs = executables(log)?;
     ensure!(programs.len() == names.len(), "not every test was built: {programs:?}");
     Ok(programs)
+}
+
+fn compile_tests(log: &Log, names: &[String]) -> anyhow::Result<()> {
+    let mut build = cargo_all("test --no-run");
+    for name in names {
+        build.args(["--test", name]);
+    }
+    log.run(&mut build)
 }
 
 /// All of them, of which nothing is left for the next stage on the bed.

@@ -169,7 +169,7 @@ impl ApiServer {
     /// One object.
     pub(crate) fn get(&self, collection: &str, name: &str) -> Option<Value> {
         let key = (collection.to_owned(), name.to_owned());
-        self.lock().shown().get(&key).map(|object| Value::clone(object))
+        self.lock().shown().get(&key).map(Arc::as_ref).cloned()
     }
 
     /// Deletes as a user would, with everything that it owns.
@@ -271,12 +271,16 @@ impl State {
             .map(|(key, _)| key.clone())
             .collect();
         for dependent in dependents {
-            let (collection, _) = &dependent;
-            if self.lingering && collection.ends_with("/pods") {
-                self.terminate(dependent, None);
-            } else {
-                self.remove(&dependent);
-            }
+            self.end(dependent, None);
+        }
+    }
+
+    /// Removes an object, or lets a pod linger.
+    fn end(&mut self, key: (String, String), grace_seconds: Option<i64>) {
+        if self.lingering && key.0.ends_with("/pods") {
+            self.terminate(key, grace_seconds);
+        } else {
+            self.remove(&key);
         }
     }
 
@@ -312,8 +316,10 @@ impl State {
                 "metadata": {"resourceVersion": version}, "items": items}));
         };
         let found = self.shown().get(&(asked.collection.clone(), name.clone()));
-        let found = found.map(|object| Value::clone(object));
-        found.ok_or_else(|| (404, "NotFound", format!("{name} not found")))
+        found
+            .map(Arc::as_ref)
+            .cloned()
+            .ok_or_else(|| (404, "NotFound", format!("{name} not found")))
     }
 
     fn write(&mut self, asked: &Asked) -> Answer {
@@ -323,7 +329,7 @@ impl State {
             .or_else(|| asked.body["metadata"]["name"].as_str().map(str::to_owned));
         let Some(name) = name else { return refuse(422, "Invalid", "no name") };
         let key = (asked.collection.clone(), name.clone());
-        let old = self.objects.get(&key).map(|object| Value::clone(object));
+        let old = self.objects.get(&key).map(Arc::as_ref).cloned();
         let creates = asked.method == Method::POST || (asked.apply && !asked.status);
         if self.ending && old.is_none() && creates {
             self.vain += 1;
@@ -363,11 +369,7 @@ impl State {
             assert!(wanted["uid"].is_string(), "{name} is deleted without UID");
             let evidence = wanted["resourceVersion"].is_string() || self.is_orphan(&old);
             assert!(evidence, "{name}, which would stay, is deleted without resourceVersion");
-            if self.lingering && asked.collection.ends_with("/pods") {
-                self.terminate(key, asked.body["gracePeriodSeconds"].as_i64());
-            } else {
-                self.remove(&key);
-            }
+            self.end(key, asked.body["gracePeriodSeconds"].as_i64());
             return Ok(json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}));
         }
         let mut object = old.clone();

@@ -52,9 +52,9 @@ pub fn frame(data: &[u8]) {
         if let Ok(request) = frame::decode_request(encoding, data) {
             let bytes = frame::encode_request(Encoding::Binary, &request).expect("as short");
             let again = frame::decode_request(Encoding::Binary, &bytes).expect("ours");
-            // By bytes: a NaN is not equal to itself.
-            let bytes_again = frame::encode_request(Encoding::Binary, &again).expect("as short");
-            assert_eq!(bytes, bytes_again, "a frame changed on its way");
+            // By value: attributes are a map, which has no order in bytes. A request holds no
+            // floating-point number, of which one is not equal to itself.
+            assert_eq!(request, again, "a frame changed on its way");
             let _ = frame::encode_request(Encoding::Json, &request);
         }
         if let Ok(response) = frame::decode_response(encoding, data) {

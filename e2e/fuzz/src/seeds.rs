@@ -72,6 +72,11 @@ fn contract() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("twirp", "json", with_method(0, b"{\"name\":\"room\",\"emptyTimeout\":5}")),
         ("twirp", "room", with_method(2, b"{\"room\":\"r\",\"data\":\"AAAA\",\"kind\":\"LOSSY\"}")),
         ("frame", "json", b"{\"mute\":{\"sid\":\"TR_x\",\"muted\":true}}".to_vec()),
+        (
+            "frame",
+            "attributes",
+            b"{\"updateMetadata\":{\"attributes\":{\"a\":\"b\",\"c\":\"d\"}}}".to_vec(),
+        ),
     ];
     all.extend(requests);
     all

@@ -3,6 +3,7 @@
 //! Decides what must be shown; the drivers measure it. Invariant: the media node is the binary
 //! that goes into the image.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -19,9 +20,12 @@ const LOADS: [&[&str]; 3] =
 /// Pairs of browsers do everything that a meeting must do.
 pub(super) fn scenario(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     page::build()?;
+    let pictures = cache::directory().join("verify/scenario");
+    // Those of the run before; the driver makes the directory.
+    let _ = fs::remove_dir_all(&pictures);
     let mut command = Command::new("node");
     command.current_dir(web()).arg("drive/scenario.mjs").arg("--media-node").arg(media_node()?);
-    log.run(&mut command)?;
+    log.run(command.arg("--out").arg(pictures))?;
     Ok(log.count())
 }
 

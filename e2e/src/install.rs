@@ -205,6 +205,11 @@ pub fn remove_meeting_clusters(bed: &Bed, namespace: &str, seconds: u64) -> Resu
 /// # Errors
 /// If a pod or the namespace is still there after `seconds` each.
 pub fn remove_namespace(bed: &Bed, namespace: &str, seconds: u64) -> Result<()> {
+    // On a bare cluster nobody knows yet what a meeting cluster is, and kubectl would refuse.
+    let there = ["get", "namespace", namespace, "--ignore-not-found", "-o", "name"];
+    if kubectl(bed, &there)?.trim().is_empty() {
+        return Ok(());
+    }
     remove_meeting_clusters(bed, namespace, seconds)?;
     let timeout = format!("--timeout={seconds}s");
     kubectl(bed, &["delete", "namespace", namespace, "--ignore-not-found", &timeout])?;

@@ -14,12 +14,16 @@ use std::time::{Duration, Instant};
 /// A bed at `/var/tmp/NAME`, and what the machine was like before it.
 struct Trial {
     state: PathBuf,
+    /// Of whoever starts it: nothing of a bed belongs there.
+    home: PathBuf,
     interfaces: BTreeSet<String>,
 }
 
 impl Trial {
     fn new(name: &str) -> Self {
-        let trial = Self { state: Path::new("/var/tmp").join(name), interfaces: interfaces() };
+        let state = Path::new("/var/tmp").join(name);
+        let home = e2e::cache::scratch(name).expect("a home directory");
+        let trial = Self { state, home, interfaces: interfaces() };
         trial.testbed(&["down"]);
         trial
     }
@@ -32,8 +36,15 @@ impl Trial {
         command
     }
 
+    /// The command `testbed` of somebody whose home is empty.
+    fn testbed_program(&self) -> Command {
+        let mut command = self.command(env!("CARGO_BIN_EXE_testbed"));
+        command.env("HOME", &self.home).env("HEMICYCLE_CACHE", e2e::cache::directory());
+        command
+    }
+
     fn testbed(&self, line: &[&str]) {
-        let output = self.command(env!("CARGO_BIN_EXE_testbed")).args(line).output();
+        let output = self.testbed_program().args(line).output();
         let output = output.expect("testbed starts");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "testbed {}: {said}", line.join(" "));
@@ -59,6 +70,8 @@ impl Trial {
         }
         let came = interfaces().difference(&self.interfaces).cloned().collect::<Vec<_>>();
         found.extend(came.into_iter().map(|interface| format!("interface {interface}")));
+        let in_home = entries(&self.home).into_iter();
+        found.extend(in_home.map(|path| format!("in the home directory {}", path.display())));
         found.extend(self.state.exists().then(|| format!("directory {state}")));
         found
     }
@@ -66,7 +79,8 @@ impl Trial {
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        let _ = self.command(env!("CARGO_BIN_EXE_testbed")).arg("down").status();
+        let _ = self.testbed_program().arg("down").status();
+        let _ = fs::remove_dir_all(&self.home);
     }
 }
 
@@ -103,7 +117,7 @@ fn a_bed_killed_at_any_point_comes_up_next_time_and_leaves_nothing() {
         ("n1/ready", "KILL"),
         ("pid/n1.kubelet", "TERM"),
     ] {
-        let mut up = trial.command(env!("CARGO_BIN_EXE_testbed"));
+        let mut up = trial.testbed_program();
         let mut up = up.args(["up", "1"]).stdout(Stdio::null()).spawn().expect("testbed starts");
         // Of this start, not of the one before.
         until("the start clears away the last one", 30, || !trial.state.join("pid/outer").exists());

@@ -96,6 +96,11 @@ impl Layout {
         self.pki(&format!("{user}.kubeconfig"))
     }
 
+    /// What kubectl remembers of an API server, by its address alone, which every bed has.
+    pub(super) fn kubectl_cache(&self) -> PathBuf {
+        self.state.join("kubectl-cache")
+    }
+
     pub(super) fn pki(&self, file: &str) -> PathBuf {
         self.state.join("pki").join(file)
     }

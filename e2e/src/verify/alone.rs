@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use super::surroundings::Surroundings;
 use super::{Count, Log};
@@ -25,7 +25,11 @@ pub(super) fn scenario(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count>
     let _ = fs::remove_dir_all(&pictures);
     let mut command = Command::new("node");
     command.current_dir(web()).arg("drive/scenario.mjs").arg("--media-node").arg(media_node()?);
-    log.run(command.arg("--out").arg(pictures))?;
+    let home = cache::scratch("scenario-home").context("cannot make a home directory")?;
+    log.run(command.arg("--out").arg(pictures).env("HOME", &home))?;
+    let left: Vec<_> = fs::read_dir(&home)?.flatten().map(|entry| entry.file_name()).collect();
+    ensure!(left.is_empty(), "browsers left in the home directory: {left:?}");
+    fs::remove_dir(home)?;
     Ok(log.count())
 }
 

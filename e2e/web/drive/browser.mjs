@@ -1,8 +1,8 @@
-// Starts real browsers, headless, with fake devices and a profile of their own, and ends them: no
-// process and no directory outlives the driver, whether it ended well, badly or by a signal. Foreign
-// host names resolve to nothing, so that no browser reaches further than the meeting.
+// Starts real browsers, headless, with fake devices, profile and home directory of their own, and
+// ends them: no process and no directory outlives the driver, whether it ended well, badly or by a
+// signal. Foreign host names resolve to nothing, so that no browser reaches further than the meeting.
 
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -107,6 +107,13 @@ function insecureOrigin(url) {
   return protocol === 'http:' && !local ? origin : null;
 }
 
+/** What it would keep in somebody's home directory, or beside it in `/tmp`, is kept in `directory`. */
+function surroundings(directory) {
+  const named = Object.entries(process.env).filter(([name]) => !name.startsWith('XDG_'));
+  const own = { HOME: directory, TMPDIR: directory, XDG_RUNTIME_DIR: directory };
+  return { ...Object.fromEntries(named), ...own };
+}
+
 /**
  * Starts one browser that may reach the hosts of `urls` and nothing else by name.
  * @param {'chromium' | 'firefox'} engine
@@ -116,7 +123,9 @@ function insecureOrigin(url) {
 export async function launch(engine, urls, carrier = 'udp') {
   if (!ENGINES.includes(engine)) throw new Error(`browser ${engine} is not one of ${ENGINES}`);
   if (carrier === 'tcp' && engine !== 'chromium') throw new Error(`${engine} cannot be kept to TCP`);
-  const profile = mkdtempSync(join(tmpdir(), `hemicycle-${engine}-`));
+  const directory = mkdtempSync(join(tmpdir(), `hemicycle-${engine}-`));
+  const profile = join(directory, 'profile');
+  mkdirSync(profile);
   const hosts = urls.map((url) => new URL(url).hostname);
   const insecure = urls.map(insecureOrigin).filter((origin) => origin !== null);
   const special = engine === 'chromium' ? chromium(profile, hosts, insecure, carrier) : firefox();
@@ -124,7 +133,7 @@ export async function launch(engine, urls, carrier = 'udp') {
   const one = {
     kill() {
       browser?.process()?.kill('SIGKILL');
-      rmSync(profile, { recursive: true, force: true, maxRetries: 20 });
+      rmSync(directory, { recursive: true, force: true, maxRetries: 20 });
     },
     async close() {
       open.delete(one);
@@ -137,6 +146,7 @@ export async function launch(engine, urls, carrier = 'udp') {
     browser: engine === 'chromium' ? 'chrome' : 'firefox',
     headless: true,
     userDataDir: profile,
+    env: surroundings(directory),
     defaultViewport: VIEWPORT,
     acceptInsecureCerts: true,
     timeout: 60_000,

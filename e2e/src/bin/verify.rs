@@ -1,4 +1,5 @@
-//! `verify [STAGE...]`: runs the stages of `e2e::verify` and ends with their sum.
+//! `verify [--kubernetes MINOR] [STAGE...]`: runs the stages of `e2e::verify` and ends with their
+//! sum.
 
 use std::process::ExitCode;
 
@@ -9,6 +10,9 @@ use clap::Parser;
 struct Line {
     /// Only these stages, in their usual order.
     stages: Vec<String>,
+    /// Kubernetes minor release of the clusters: 1.37 or 1.34.
+    #[arg(long, default_value = "1.37")]
+    kubernetes: String,
     /// Print the stages and end.
     #[arg(long)]
     list: bool,
@@ -23,7 +27,7 @@ fn main() -> ExitCode {
         print!("{}", e2e::verify::list());
         return ExitCode::SUCCESS;
     }
-    match e2e::verify::run(&line.stages) {
+    match e2e::verify::run(&line.stages, &line.kubernetes) {
         Ok(sum) if sum.failed == 0 => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {

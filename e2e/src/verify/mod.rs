@@ -19,6 +19,8 @@ use memory::Peak;
 use stages::STAGES;
 use surroundings::Surroundings;
 
+use crate::bed::Minor;
+
 /// What a run may take, so that a machine of 24 GiB carries it beside other work.
 const MEMORY_MIB_MAX: u64 = 12 * 1024;
 
@@ -90,15 +92,16 @@ struct Outcome {
     line: String,
 }
 
-/// Runs the stages called `names` (all, if none is named), prints a line for each and the sum.
+/// Runs the stages called `names` (all, if none is named), those with a cluster on the release
+/// `kubernetes`, as in `1.37`; prints a line for each and the sum.
 ///
 /// # Errors
-/// If a name is unknown or the cache cannot be written.
-pub fn run(names: &[String]) -> anyhow::Result<Count> {
+/// If a name or the release is unknown, or the cache cannot be written.
+pub fn run(names: &[String], kubernetes: &str) -> anyhow::Result<Count> {
     let chosen = choose(names)?;
+    let surroundings = Surroundings::new(Minor::named(kubernetes)?);
     let peak = Peak::watch();
     let begin = Instant::now();
-    let surroundings = Surroundings::new();
     if chosen.iter().any(|stage| stage.tools == Tools::Wanted) {
         surroundings.begin_tools();
     }

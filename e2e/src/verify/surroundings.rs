@@ -20,15 +20,16 @@ const NODES: u8 = 3;
 type Once<T> = OnceLock<Result<T, String>>;
 
 /// What a run makes once for all of its lanes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    minor: Minor,
     tools: Once<bed::Tools>,
     images: Once<Vec<PathBuf>>,
 }
 
 impl Shared {
     fn tools(&self) -> anyhow::Result<bed::Tools> {
-        let build = || bed::Tools::ensure(Minor::V1_37, &|text| println!("({text})"));
+        let build = || bed::Tools::ensure(self.minor, &|text| println!("({text})"));
         let built = self.tools.get_or_init(|| build().map_err(|error| error.to_string()));
         built.clone().map_err(|error| anyhow!("cannot build the programs of the cluster: {error}"))
     }
@@ -51,9 +52,10 @@ pub(super) struct Surroundings {
 }
 
 impl Surroundings {
-    /// Those of a run; nothing is made yet.
-    pub(super) fn new() -> Self {
-        Self::of(Arc::default(), Layout::from_environment())
+    /// Those of a run whose beds have Kubernetes `minor`; nothing is made yet.
+    pub(super) fn new(minor: Minor) -> Self {
+        let shared = Shared { minor, tools: Once::new(), images: Once::new() };
+        Self::of(Arc::new(shared), Layout::from_environment())
     }
 
     fn of(shared: Arc<Shared>, layout: Layout) -> Self {

@@ -79,18 +79,25 @@ compile() {
 # with_bed NAME [ARGUMENT...]: runs that program of the crate e2e, which may use the bed. It and all that it
 # starts are in a cgroup of the bed's name, so that `testbed down` ends them with the bed, however this ends.
 with_bed() {
+  lock=$HEMICYCLE_CACHE/locks/${bed##*/}
+  testbed=$CARGO_TARGET_DIR/debug/testbed
   # Held by this shell alone: a program that outlives it must not keep the next run away.
-  exec 9> "$HEMICYCLE_CACHE/locks/${bed##*/}"
-  flock -n 9 || refuse "another run uses the test bed in $bed: wait for its end, or set HEMICYCLE_BED"
+  exec 9> "$lock"
+  # As long as the guard of a run that was killed may take to clear away.
+  flock -w 10 9 || refuse "another run uses the test bed in $bed: wait for its end, or set HEMICYCLE_BED"
   program=$CARGO_TARGET_DIR/debug/$1
   shift
-  # What a run that was killed left.
-  "$CARGO_TARGET_DIR/debug/testbed" down
-  trap '"$CARGO_TARGET_DIR/debug/testbed" down' EXIT
+  # What a run that was killed together with its guard left.
+  "$testbed" down
+  # The guard, for this shell cannot act when it is killed outright. In a session of its own, so that whoever
+  # kills the group of this one leaves it; it lets the next run clear away, if that came first.
+  setsid sh -c 'tail --pid="$1" -f /dev/null; flock -n "$2" "$3" down' guard "$$" "$lock" "$testbed" 9>&- &
+  guard=$!
+  trap '"$testbed" down; { kill -- "-$guard" && wait "$guard"; } 2> /dev/null || :' EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
   # In the background, because a shell hears no signal while it waits for one in the foreground; but there
   # it would make everything ignore Ctrl-C.
-  "$CARGO_TARGET_DIR/debug/testbed" _run env --default-signal=INT,QUIT setpriv --pdeathsig KILL "$program" "$@" 9>&- &
+  "$testbed" _run env --default-signal=INT,QUIT setpriv --pdeathsig KILL "$program" "$@" 9>&- &
   wait $!
 }

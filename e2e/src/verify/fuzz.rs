@@ -7,12 +7,11 @@ use std::fs;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 use std::thread;
-use std::vec::IntoIter;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 
+use super::beside::{Pile, share};
 use super::surroundings::{Surroundings, cargo};
 use super::{Count, Log};
 use crate::cache;
@@ -45,25 +44,15 @@ pub(super) fn all(_: &mut Surroundings, log: &Log) -> anyhow::Result<Count> {
     }
     targets.sort();
     let count = targets.len() as u64;
-    let processors = thread::available_parallelism().map_or(1, NonZero::get);
-    let parts = (1..=processors).map(|n| log.part(n)).collect::<anyhow::Result<Vec<_>>>()?;
-    let unrun = Mutex::new(targets.into_iter());
-    let failed: Vec<_> = thread::scope(|scope| {
-        let workers = parts.iter().map(|part| scope.spawn(|| run_some(&program, part, &unrun)));
-        let ends = workers.collect::<Vec<_>>().into_iter().map(|worker| {
-            worker.join().unwrap_or_else(|_| bail!("whoever ran targets on a processor crashed"))
-        });
-        ends.filter_map(Result::err).map(|error| format!("{error:#}")).collect()
-    });
-    parts.iter().for_each(|part| log.take_in(part));
-    ensure!(failed.is_empty(), "{}", failed.join("\n"));
+    let mut processors = vec![(); thread::available_parallelism().map_or(1, NonZero::get)];
+    share(log, &mut processors, targets, |(), part, unrun| run_some(&program, part, unrun))?;
     Ok(Count { passed: count, failed: 0 })
 }
 
 /// Runs targets as long as there are some that nobody has run.
-fn run_some(program: &Path, log: &Log, unrun: &Mutex<IntoIter<PathBuf>>) -> anyhow::Result<()> {
+fn run_some(program: &Path, log: &Log, unrun: &Pile<PathBuf>) -> anyhow::Result<()> {
     let mut failed = Vec::new();
-    while let Some(seeds) = unrun.lock().ok().and_then(|mut left| left.next()) {
+    while let Some(seeds) = unrun.next() {
         if let Err(error) = run(program, &seeds, log) {
             failed.push(format!("{}: {error:#}", seeds.display()));
         }

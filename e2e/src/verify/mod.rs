@@ -5,6 +5,7 @@
 //! time was taken beside is told with it.
 
 mod alone;
+mod beside;
 mod fuzz;
 mod log;
 mod memory;

@@ -5,11 +5,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
-use std::vec::IntoIter;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 
+use super::beside::{Pile, share};
 use super::stages::{bed_tests, run_in};
 use super::surroundings::Surroundings;
 use super::{Count, Log};
@@ -29,44 +28,23 @@ pub(super) fn all(surroundings: &mut Surroundings, log: &Log) -> anyhow::Result<
         stories.extend(stories_of(&program)?);
     }
     let count = stories.len() as u64;
-    let untold = Mutex::new(stories.into_iter());
-    let mut beds = surroundings.further();
-    let parts = (1..=beds.len()).map(|n| log.part(n)).collect::<anyhow::Result<Vec<_>>>()?;
-    let failures: Vec<_> = std::thread::scope(|scope| {
-        let pairs = beds.iter_mut().zip(&parts);
-        let tellers: Vec<_> =
-            pairs.map(|(bed, part)| scope.spawn(|| tell_on(bed, part, &untold))).collect();
-        let ends = tellers.into_iter().map(|teller| {
-            teller.join().unwrap_or_else(|_| bail!("whoever told stories on a bed crashed"))
-        });
-        ends.filter_map(Result::err).map(|error| format!("{error:#}")).collect()
-    });
-    parts.iter().for_each(|part| log.take_in(part));
-    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    share(log, &mut surroundings.further(), stories, tell_on)?;
     let told = log.count();
     ensure!(told.passed + told.failed == count, "{told:?} are not the {count} stories there are");
     Ok(told)
 }
 
 /// Tells stories on one bed as long as there are untold ones, and takes it down.
-fn tell_on(
-    own: &mut Surroundings,
-    log: &Log,
-    untold: &Mutex<IntoIter<Story>>,
-) -> anyhow::Result<()> {
+fn tell_on(own: &mut Surroundings, log: &Log, untold: &Pile<Story>) -> anyhow::Result<()> {
     let told = tell_some(own, log, untold);
     own.take_down()?;
     told
 }
 
-fn tell_some(
-    own: &mut Surroundings,
-    log: &Log,
-    untold: &Mutex<IntoIter<Story>>,
-) -> anyhow::Result<()> {
+fn tell_some(own: &mut Surroundings, log: &Log, untold: &Pile<Story>) -> anyhow::Result<()> {
     let bed = own.installed(log)?;
     let mut failed = Vec::new();
-    while let Some(story) = untold.lock().ok().and_then(|mut left| left.next()) {
+    while let Some(story) = untold.next() {
         if run_in(bed, log, &story.program, &["--exact", &story.name]).is_err() {
             failed.push(story.name);
         }

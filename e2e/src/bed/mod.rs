@@ -50,9 +50,6 @@ pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
 /// Set for every process that runs inside the bed.
 const INSIDE: &str = "HEMICYCLE_BED_INSIDE";
 
-/// Where kubectl, and helm, keep what they remember of API servers; by default the home directory.
-const KUBECTL_CACHE: &str = "KUBECACHEDIR";
-
 /// Cluster DNS, applied as soon as the API server answers.
 const COREDNS: &str = include_str!("coredns.yaml");
 
@@ -223,7 +220,6 @@ impl Bed {
     pub fn kubectl(&self) -> Command {
         let mut command = Command::new(self.tools.path("kubectl"));
         command.arg("--kubeconfig").arg(self.layout.kubeconfig("admin"));
-        command.env(KUBECTL_CACHE, self.layout.kubectl_cache());
         command
     }
 
@@ -247,7 +243,8 @@ impl Bed {
         command.env(INSIDE, "1");
         command.env(layout::STATE_VARIABLE, self.layout.state());
         command.env("KUBECONFIG", self.layout.kubeconfig("admin"));
-        command.env(KUBECTL_CACHE, self.layout.kubectl_cache());
+        // Helm's too; by default it is in the home directory.
+        command.env("KUBECACHEDIR", self.layout.kubectl_cache());
         command.env("PATH", self.tools.search_path());
         command
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
+use crate::bed::command::Release;
 use crate::bed::{self, Bed, Layout, Minor, Tools};
 use crate::cast::{self, Browsers, Credentials, Engine, Meeting, Person, Program, Visit};
 use crate::process::{Wait, run as run_program};
@@ -43,8 +44,8 @@ pub struct Options {
     pub check: bool,
     /// Port on this machine's localhost for a person's browser.
     pub port: u16,
-    /// Kubernetes minor release.
-    pub kubernetes: String,
+    /// The Kubernetes of its cluster.
+    pub release: Release,
 }
 
 /// A meeting cluster that stands, and how to get in.
@@ -84,9 +85,10 @@ pub fn run(options: &Options) -> Result<()> {
     let teller = Teller(Instant::now());
     let say = |text: &str| teller.say(text);
     let layout = Layout::from_environment();
-    let tools = prepare(&Minor::named(&options.kubernetes)?, &say)?;
+    let minor = options.release.minor()?;
+    let tools = prepare(minor, &say)?;
     let archives = images::product(&say)?;
-    say(&format!("starting a Kubernetes {} cluster of {NODES} nodes", options.kubernetes));
+    say(&format!("starting a Kubernetes {} cluster of {NODES} nodes", minor.name()));
     let bed = Bed::new(layout, tools);
     let result = on_bed(&bed, &archives, options, &say);
     say("taking everything down");
@@ -95,11 +97,11 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// Everything that needs the network, before the bed, which has none.
-fn prepare(minor: &Minor, say: bed::Progress<'_>) -> Result<Tools> {
+fn prepare(minor: Minor, say: bed::Progress<'_>) -> Result<Tools> {
     say("packages for page, browsers and the Python participant");
     page::build()?;
     cast::python_packages()?;
-    Ok(Tools::ensure(*minor, say)?)
+    Ok(Tools::ensure(minor, say)?)
 }
 
 fn on_bed(

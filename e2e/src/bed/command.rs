@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use super::{Bed, Error, Layout, Minor, Part, Result, Tools, forward, namespaces};
 
@@ -18,6 +18,24 @@ struct Line {
     verb: Verb,
 }
 
+/// Which Kubernetes a command runs.
+#[derive(Debug, Clone, Args)]
+pub struct Release {
+    /// Kubernetes minor release: 1.37 or 1.34.
+    #[arg(long = "kubernetes", value_name = "MINOR", default_value = "1.37")]
+    name: String,
+}
+
+impl Release {
+    /// The release that was named.
+    ///
+    /// # Errors
+    /// If it is not pinned in `e2e/tools`.
+    pub fn minor(&self) -> Result<Minor> {
+        Minor::named(&self.name)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Start a control plane and nodes; all are Ready when it returns.
@@ -25,17 +43,15 @@ enum Verb {
         /// How many Kubernetes nodes.
         #[arg(default_value_t = 3)]
         nodes: u8,
-        /// Kubernetes minor release: 1.37 or 1.34.
-        #[arg(long, default_value = "1.37")]
-        kubernetes: String,
+        #[command(flatten)]
+        release: Release,
     },
     /// End everything, further beds of a run included, and leave nothing behind.
     Down,
     /// Build the programs of the cluster and start nothing.
     Tools {
-        /// Kubernetes minor release: 1.37 or 1.34.
-        #[arg(long, default_value = "1.37")]
-        kubernetes: String,
+        #[command(flatten)]
+        release: Release,
     },
     /// Run a command inside the bed, with KUBECONFIG and PATH set.
     #[command(trailing_var_arg = true)]
@@ -160,8 +176,8 @@ fn act(verb: Verb) -> Result<()> {
     let layout = Layout::from_environment();
     let progress = |text: &str| println!("{text}");
     match verb {
-        Verb::Up { nodes, kubernetes } => {
-            let tools = Tools::ensure(Minor::named(&kubernetes)?, &progress)?;
+        Verb::Up { nodes, release } => {
+            let tools = Tools::ensure(release.minor()?, &progress)?;
             let took = Bed::new(layout, tools).up(nodes, &progress)?;
             println!("up after {:.1} s", took.as_secs_f64());
             Ok(())
@@ -171,9 +187,7 @@ fn act(verb: Verb) -> Result<()> {
             bed(layout.clone()).end_run()?;
             layout.all_of_run().into_iter().try_for_each(|layout| bed(layout).down())
         }
-        Verb::Tools { kubernetes } => {
-            Tools::ensure(Minor::named(&kubernetes)?, &progress).map(|_| ())
-        }
+        Verb::Tools { release } => Tools::ensure(release.minor()?, &progress).map(|_| ()),
         Verb::In { group, line } => namespaces::join_and_become(&layout.cgroup(&group), &line),
         Verb::RunBeside { line } => namespaces::join_and_become(&layout.run_cgroup(), &line),
         Verb::Aside { line } => namespaces::become_aside(&layout.aside_cgroup(), &line),

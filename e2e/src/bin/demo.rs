@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use e2e::bed::command::Release;
 
 /// A real Kubernetes cluster on this machine, the operator, and two browsers in one meeting.
 #[derive(Debug, Parser)]
@@ -13,17 +14,16 @@ struct Line {
     /// Port on localhost for your own browser.
     #[arg(long, default_value_t = 7880)]
     port: u16,
-    /// Kubernetes minor release: 1.37 or 1.34.
-    #[arg(long, default_value = "1.37")]
-    kubernetes: String,
+    #[command(flatten)]
+    release: Release,
 }
 
 fn main() -> ExitCode {
     if let Some(code) = e2e::bed::command::take_over() {
         return code;
     }
-    let Line { check, port, kubernetes } = Line::parse();
-    match e2e::demo::run(&e2e::demo::Options { check, port, kubernetes }) {
+    let Line { check, port, release } = Line::parse();
+    match e2e::demo::run(&e2e::demo::Options { check, port, release }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("demo: {error:#}");

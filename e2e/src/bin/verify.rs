@@ -4,15 +4,15 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use e2e::bed::command::Release;
 
 /// Proves that everything holds: `N passed, N failed` at the end.
 #[derive(Debug, Parser)]
 struct Line {
     /// Only these stages, in their usual order.
     stages: Vec<String>,
-    /// Kubernetes minor release of the clusters: 1.37 or 1.34.
-    #[arg(long, default_value = "1.37")]
-    kubernetes: String,
+    #[command(flatten)]
+    release: Release,
     /// Print the stages and end.
     #[arg(long)]
     list: bool,
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         print!("{}", e2e::verify::list());
         return ExitCode::SUCCESS;
     }
-    match e2e::verify::run(&line.stages, &line.kubernetes) {
+    match e2e::verify::run(&line.stages, &line.release) {
         Ok(sum) if sum.failed == 0 => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {

@@ -20,7 +20,7 @@ use memory::Peak;
 use stages::STAGES;
 use surroundings::Surroundings;
 
-use crate::bed::Minor;
+use crate::bed::command::Release;
 
 /// What a run may take, so that a machine of 24 GiB carries it beside other work.
 const MEMORY_MIB_MAX: u64 = 12 * 1024;
@@ -93,14 +93,14 @@ struct Outcome {
     line: String,
 }
 
-/// Runs the stages called `names` (all, if none is named), those with a cluster on the release
-/// `kubernetes`, as in `1.37`; prints a line for each and the sum.
+/// Runs the stages called `names` (all, if none is named), those with a cluster on Kubernetes
+/// `release`; prints a line for each and the sum.
 ///
 /// # Errors
 /// If a name or the release is unknown, or the cache cannot be written.
-pub fn run(names: &[String], kubernetes: &str) -> anyhow::Result<Count> {
+pub fn run(names: &[String], release: &Release) -> anyhow::Result<Count> {
     let chosen = choose(names)?;
-    let surroundings = Surroundings::new(Minor::named(kubernetes)?);
+    let surroundings = Surroundings::new(release.minor()?);
     let peak = Peak::watch();
     let begin = Instant::now();
     if chosen.iter().any(|stage| stage.tools == Tools::Wanted) {
